@@ -1,0 +1,63 @@
+// The content store: quarantine (anybody's claims), inputs (verified) and vault (verified, immutable), behind one
+// interface with a directory (here) and S3 (fleet) implementation.
+//
+// Keys are canonical relative paths made by the functions below. A put is create-only: content goes to a temporary file,
+// is hashed on the way, made durable, and published without replacing; finding the key there already is success (the
+// content is content-addressed) except for pointers, where it is KILN_E_EXISTS. A stored object whose bytes no longer
+// match is replaced by a put of the right bytes in the directory store (a disk that lies must not block a key for ever).
+// A get checks the digest of what it gives before the caller sees a byte.
+// Roles: a store handle is opened for a role and refuses (KILN_E_DENIED) what the role may not do; in a fleet the
+// credentials say the same. Thread: handles may be shared between threads.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lib/base/buf.h"
+#include "lib/core/digest.h"
+
+enum kiln_space { KILN_SPACE_QUARANTINE, KILN_SPACE_INPUTS, KILN_SPACE_VAULT };
+enum kiln_store_role {
+    KILN_ROLE_AGENT,    // read vault; put and remove quarantine in/
+    KILN_ROLE_EXECUTOR, // read inputs and vault; put quarantine out/
+    KILN_ROLE_VERIFIER, // everything
+    KILN_ROLE_READER,   // read inputs and vault
+};
+
+struct kiln_store; // opaque; implementations fill struct kiln_store_ops (store_ops.h)
+
+// path is made when absent (0700, owned by the caller).
+int kiln_store_open_dir(const char *path, enum kiln_store_role role, struct kiln_store **store, struct kiln_err *err);
+void kiln_store_close(struct kiln_store *store);
+
+// Puts the bytes of fd (from its start). `expected` non-NULL: the digest they must have (KILN_E_CORRUPT otherwise, and
+// nothing is stored). Content, not pointer: an existing key is success.
+int kiln_store_put_fd(struct kiln_store *store, enum kiln_space space, const char *key, int fd, uint64_t max_bytes,
+                      const struct kiln_digest *expected, struct kiln_err *err);
+int kiln_store_put_bytes(struct kiln_store *store, enum kiln_space space, const char *key, const void *data, size_t len,
+                         const struct kiln_digest *expected, struct kiln_err *err);
+// Create-only pointer (action to result): KILN_E_EXISTS when there is one. `replace` only for a pointer that was found
+// invalid (bad signature, corrupt content): embedded directory store only.
+int kiln_store_put_pointer(struct kiln_store *store, const char *key, const void *data, size_t len, bool replace,
+                           struct kiln_err *err);
+// A read-only descriptor on the object whose bytes were just checked against `expected`, at offset 0.
+int kiln_store_get_fd(struct kiln_store *store, enum kiln_space space, const char *key, const struct kiln_digest *expected,
+                      int *fd, uint64_t *size, struct kiln_err *err);
+// Unchecked read for objects that carry their own proof (packs, pointers, quarantine content that is hashed next).
+int kiln_store_open_unchecked(struct kiln_store *store, enum kiln_space space, const char *key, int *fd, struct kiln_err *err);
+int kiln_store_get_bytes(struct kiln_store *store, enum kiln_space space, const char *key, struct kiln_buf *out,
+                         struct kiln_err *err); // unchecked, bounded by out->max
+bool kiln_store_has(struct kiln_store *store, enum kiln_space space, const char *key);
+int kiln_store_remove(struct kiln_store *store, enum kiln_space space, const char *key, struct kiln_err *err);
+// Removes everything below a key prefix (quarantine of one job).
+int kiln_store_remove_below(struct kiln_store *store, enum kiln_space space, const char *prefix, struct kiln_err *err);
+// Verifier only: removes least recently used content and pointers until at most max_bytes are left in the space. Never
+// what was read or written within `keep_ms`. Directory store of the embedded default.
+int kiln_store_prune(struct kiln_store *store, enum kiln_space space, uint64_t max_bytes, uint64_t keep_ms,
+                     uint64_t *removed_bytes, struct kiln_err *err);
+
+// Keys (heap, caller frees). content kinds: "blob" (a file), "pack" (a tree with its bytes), "list" (a tree encoding).
+char *kiln_key_content(const char *kind, const char *scope, const struct kiln_digest *digest); // cas/SCOPE/KIND/ab/HEX
+char *kiln_key_result(const char *scope, uint64_t generation, const struct kiln_digest *action); // ac/SCOPE/GEN/ab/HEX
+char *kiln_key_quarantine_in(const char *tenant, const char *agent, const char *job, const char *name);
+char *kiln_key_quarantine_out(const char *executor, const char *job, unsigned attempt, const char *name);

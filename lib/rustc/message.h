@@ -1,0 +1,17 @@
+// What rustc prints: JSON lines (diagnostics, artifact notifications, future-incompat) or plain text, mapped from the
+// sandbox's names to the caller's. Lines keep their order and bytes except for the names. Pure; re-entrant.
+#pragma once
+
+#include <stdbool.h>
+
+#include "lib/base/buf.h"
+#include "lib/base/err.h"
+#include "lib/rustc/paths.h"
+
+#define KILN_MESSAGE_BYTES_MAX (32u << 20)
+
+// Maps all of a run's stderr (or stdout). An artifact line ({"$message_type":"artifact","artifact":"<path>",...}) whose
+// path lies in the sandbox's target place gets `out_dir` exactly as the caller spelled it + "/" + name. A line that
+// starts with '{' is mapped with JSON escaping. *residue: a sandbox or foreign /kiln/ name is left: do not replay.
+int kiln_message_to_real(const void *data, size_t len, const struct kiln_path_map *map, const char *out_dir,
+                         struct kiln_buf *out, bool *residue, struct kiln_err *err);

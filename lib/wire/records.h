@@ -1,0 +1,142 @@
+// The records that travel on the topics: Avro bodies of schemas/*.avsc in Confluent framing (0x00, be32 schema id, body).
+//
+// Decoding is strict and bounded before avro-c sees a byte: known id for the topic, minimal varints, one block per
+// array, counts and lengths within the caps of schemas/README.md, UTF-8 without NUL, exact end; accepting implies that
+// encoding the decoded record gives the same bytes. Content never travels in records; 256 KiB at most.
+// Ownership: decoded records own their fields (kiln_*_release). avro-c is used from one thread at a time per process:
+// these functions serialise themselves.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lib/base/buf.h"
+#include "lib/core/digest.h"
+
+struct kiln_job_id {
+    uint8_t bytes[16];
+};
+
+enum kiln_content_kind { KILN_CONTENT_BLOB = 0, KILN_CONTENT_PACK = 1, KILN_CONTENT_LIST = 2 };
+struct kiln_content_ref {
+    enum kiln_content_kind kind;
+    struct kiln_digest digest; // of a file, or of a tree
+    uint64_t size;             // of the object, bytes
+};
+
+// kiln.jobs
+struct kiln_job_submitted {
+    struct kiln_job_id job;
+    char *tenant, *agent;      // names for keys in the store; identity comes from the connection or signature
+    uint32_t waiter_partition; // of the results topic
+    uint64_t submitted_ms;     // wall clock
+    uint64_t deadline_ms;      // how long the waiter waits at most, relative
+    struct kiln_digest action_digest;
+    unsigned char *action;     // canonical encoding (lib/core/action.h)
+    size_t action_len;
+    struct kiln_content_ref *contents; // all content that the action needs, packs, lists and the lists' blobs
+    size_t contents_count;
+    char **closure;            // stems of the extern closure, for the result (at most 16384)
+    size_t closure_count;
+    char *build_id;            // "" when not set
+};
+struct kiln_job_uploaded { // the wanted content lies in quarantine under in/TENANT/AGENT/JOB/KIND-HEX
+    struct kiln_job_id job;
+    struct kiln_digest action_digest;
+};
+struct kiln_job_cancelled {
+    struct kiln_job_id job;
+    struct kiln_digest action_digest;
+};
+
+// kiln.results.TENANT
+enum kiln_answer_status {
+    KILN_ANSWER_WANTED = 0,        // upload `contents`
+    KILN_ANSWER_REJECTED = 1,      // the submission is refused; reasons
+    KILN_ANSWER_RESULT = 2,        // `envelope` is the stored, signed result (SUCCESS or LOCAL)
+    KILN_ANSWER_COMPILE_LOCALLY = 3, // no result: the job failed, or infrastructure did; reasons
+};
+struct kiln_answer {
+    struct kiln_job_id *jobs; // the waiters this is for
+    size_t jobs_count;
+    struct kiln_digest action_digest;
+    enum kiln_answer_status status;
+    struct kiln_content_ref *contents;
+    size_t contents_count;
+    char **reasons;
+    size_t reasons_count;
+    unsigned char *envelope;
+    size_t envelope_len;
+};
+
+// kiln.credits
+struct kiln_credit {
+    char *executor, *pool;
+    struct kiln_job_id incarnation, credit; // credit is single-use
+    uint64_t expires_ms;                    // wall clock
+};
+// kiln.work
+struct kiln_work {
+    struct kiln_job_id job, incarnation, credit;
+    uint32_t attempt;
+    uint64_t lease_ms;
+    struct kiln_digest action_digest;
+    unsigned char *action;
+    size_t action_len;
+    struct kiln_content_ref *contents;
+    size_t contents_count;
+    char *scope;
+};
+// kiln.leases: heartbeat of a running job
+struct kiln_lease {
+    struct kiln_job_id job, incarnation;
+    uint32_t attempt;
+    uint64_t at_ms;
+};
+// kiln.candidates
+enum kiln_run_status {
+    KILN_RUN_EXITED = 0,  // exit_code says how
+    KILN_RUN_SIGNALED = 1,
+    KILN_RUN_LIMIT = 2,   // a limit was hit; reasons name it
+    KILN_RUN_INFRA = 3,   // could not be run or collected: not the job's fault; reasons
+};
+struct kiln_candidate_output {
+    uint32_t kind; // enum kiln_output_kind
+    bool executable;
+    char *name;
+    uint64_t size;
+    struct kiln_digest digest; // object lies in quarantine under out/EXECUTOR/JOB/ATTEMPT/HEX
+};
+struct kiln_candidate {
+    struct kiln_job_id job, incarnation;
+    uint32_t attempt;
+    char *executor, *pool, *backend;
+    struct kiln_digest action_digest;
+    enum kiln_run_status status;
+    int32_t exit_code;
+    struct kiln_candidate_output *outputs;
+    size_t outputs_count;
+    char **observations; // "kind: what" of what was asked for and not declared; bounded
+    size_t observations_count;
+    char **reasons;
+    size_t reasons_count;
+    uint64_t wall_ms;
+};
+
+#define KILN_RECORD_TYPES(X) \
+    X(job_submitted) X(job_uploaded) X(job_cancelled) X(answer) X(credit) X(work) X(lease) X(candidate)
+
+enum kiln_record_type { // schema ids, pinned in schemas/ids
+    KILN_RECORD_job_submitted = 1001, KILN_RECORD_job_uploaded = 1002, KILN_RECORD_job_cancelled = 1003,
+    KILN_RECORD_answer = 1011, KILN_RECORD_credit = 1021, KILN_RECORD_work = 1031, KILN_RECORD_lease = 1041,
+    KILN_RECORD_candidate = 1051,
+};
+
+// The type of a framed record, or KILN_E_CORRUPT.
+int kiln_record_type_of(const void *data, size_t len, enum kiln_record_type *type, struct kiln_err *err);
+#define KILN_RECORD_DECLARE(name)                                                                                      \
+    int kiln_##name##_encode(const struct kiln_##name *record, struct kiln_buf *out, struct kiln_err *err);            \
+    int kiln_##name##_decode(const void *data, size_t len, struct kiln_##name *record, struct kiln_err *err);          \
+    void kiln_##name##_release(struct kiln_##name *record);
+KILN_RECORD_TYPES(KILN_RECORD_DECLARE)
+#undef KILN_RECORD_DECLARE
