@@ -4,8 +4,9 @@
 // partitions at open and starts at the first unacked record ("committed") or at the absolute end. Records carry Avro
 // bodies in the framing of schemas/README.md; the bus does not look inside.
 // Identity: the embedded server gives each connection a role when it is made, and refuses topics the role may not write
-// or read (table in bus_embedded.c, the same as the ACLs of schemas/README.md).
-// Thread: one handle, one thread; kiln_bus_publish of the in-process handle may be called from any thread.
+// or read (table in bus_topics.c, the same as the ACLs of schemas/README.md).
+// Thread: publish and ack may be called from any thread, also while another one is in poll; subscribe, poll and close
+// belong to one thread. A handle must outlive every call on it.
 #pragma once
 
 #include <stdbool.h>
@@ -21,6 +22,8 @@ enum kiln_topic { // names in schemas/README.md
     KILN_TOPIC_STATE, KILN_TOPIC_LEDGER, KILN_TOPIC_EVENTS,
     KILN_TOPIC_COUNT,
 };
+#define KILN_BUS_PARTITIONS_MAX 8u // partitions of each topic of the embedded bus; its default is to use only 0
+#define KILN_BUS_KEY_BYTES_MAX 64u
 const char *kiln_topic_name(enum kiln_topic topic);
 
 enum kiln_bus_role { KILN_BUS_AGENT, KILN_BUS_VERIFIER, KILN_BUS_EXECUTOR };
@@ -31,7 +34,7 @@ struct kiln_record {
     enum kiln_topic topic;
     uint32_t partition;
     uint64_t offset;       // set by the bus
-    unsigned char key[64]; // at most 64 bytes
+    unsigned char key[KILN_BUS_KEY_BYTES_MAX];
     size_t key_len;
     unsigned char *value;  // heap; owned by the record
     size_t value_len;
@@ -45,8 +48,11 @@ struct kiln_bus_subscription {
     bool from_end; // else from the first unacked record
 };
 
+// Returns when the bus has taken the record. KILN_E_LIMIT with retriable set: the topic is full, a consumer is behind.
+// KILN_E_DENIED: the role may not do that; the connection is closed.
 int kiln_bus_publish(struct kiln_bus *bus, enum kiln_topic topic, uint32_t partition, const void *key, size_t key_len,
                      const void *value, size_t value_len, struct kiln_err *err);
+// All topics at once; may be called again for further topics, not for one that the handle has already.
 int kiln_bus_subscribe(struct kiln_bus *bus, const struct kiln_bus_subscription *topics, size_t count, struct kiln_err *err);
 // Waits until the deadline (monotonic ms) for the next record; KILN_E_TIMEOUT when none came, KILN_E_CLOSED when the
 // server has gone. *record is the caller's to release.
@@ -56,13 +62,25 @@ int kiln_bus_ack(struct kiln_bus *bus, const struct kiln_record *record, struct 
 int kiln_bus_fd(const struct kiln_bus *bus); // readable when a poll may give something
 void kiln_bus_close(struct kiln_bus *bus);
 
-// Embedded server: topics in memory (bounded; a full topic refuses publishing with KILN_E_LIMIT, retriable). It runs its
-// own thread. Acked records are dropped. A consumer group is the role: a second verifier connection continues where the
-// first stopped acking; results are given to every agent handle from its subscription on.
+// Embedded server: topics in memory, 4096 records and 64 MiB each, served by a thread of its own. What happens to a record:
+//   jobs, work, credits, leases, candidates: kept until acked by the consumer group, which is the role. The connection that
+//     subscribed first gets all of them; when it closes or dies, the next one goes on at the first unacked record.
+//     A full topic refuses publishing (KILN_E_LIMIT, retriable). from_end gives up what is there at the subscription.
+//   results: given to every subscribed handle from its subscription on, kept until all of them acked it or closed;
+//     refuses when full. Records that nobody has subscribed to are dropped.
+//   state: the last record of each key is kept; an empty value deletes the key (and is seen as such); refuses when full.
+//   ledger, events: the newest are kept, the oldest make room.
+// Acks mean nothing on the last two kinds. Order: a handle gets records in the order in which the server took them.
+// A connection that asks for what its role may not do, or breaks the framing, is dropped and counted.
 struct kiln_bus_server;
+struct kiln_bus_server_stats {
+    uint64_t published, refused_full, violations; // since the start
+    unsigned connections;                         // now
+};
 int kiln_bus_server_new(struct kiln_bus_server **server, struct kiln_err *err);
 void kiln_bus_server_free(struct kiln_bus_server *server); // closes all connections, joins its thread
+void kiln_bus_server_stats(struct kiln_bus_server *server, struct kiln_bus_server_stats *stats);
 // Makes a connected socket for a child of that role; the child opens it with kiln_bus_open_fd. The server drops the
-// connection when the child closes or dies.
+// connection when the child closes or dies, so the parent closes its own copy once the child has it. Any thread.
 int kiln_bus_server_connect(struct kiln_bus_server *server, enum kiln_bus_role role, int *client_fd, struct kiln_err *err);
 int kiln_bus_open_fd(int fd, struct kiln_bus **bus, struct kiln_err *err); // takes ownership of fd, also on failure
