@@ -30,6 +30,12 @@ char *kiln_place(const char *place, const char *rest_or_null) {
     return len < 0 ? NULL : path;
 }
 
+char *kiln_out_dir_join(const char *out_dir, const char *name) {
+    size_t len = strlen(out_dir);
+    char *path = NULL;
+    return asprintf(&path, "%s%s%s", out_dir, len && out_dir[len - 1] != '/' ? "/" : "", name) < 0 ? NULL : path;
+}
+
 static bool ends_name(unsigned char c, enum reading reading) {
     if (reading == READ_PATH)
         return false;

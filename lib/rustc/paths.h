@@ -28,6 +28,9 @@ const char *kiln_sandbox_root(void); // built from parts, so that the string its
 #define KILN_PLACE_OBSERVER "obs"     // the observer's object, log and seed
 // Sandbox root + "/" + place [+ "/" + rest]; heap.
 char *kiln_place(const char *place, const char *rest_or_null);
+// What rustc names a file of its --out-dir: the directory as it was spelled, a slash unless it ends with one or is
+// empty, the name. Heap.
+char *kiln_out_dir_join(const char *out_dir, const char *name);
 
 struct kiln_path_rule {
     char *real;    // absolute, normalized, not "/"
