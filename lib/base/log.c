@@ -2,13 +2,13 @@
 
 #include <errno.h>
 #include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "lib/base/buf.h"
+#include "lib/base/json.h"
 
 #define LINE_BYTES_MAX ((size_t)64 << 10)
 #define VALUE_BYTES_MAX ((size_t)8 << 10)
@@ -43,54 +43,9 @@ int kiln_log_level_parse(const char *text, enum kiln_log_level *level) {
     return KILN_E_INVAL;
 }
 
-// Length of the well-formed UTF-8 sequence at `at` (RFC 3629), 0 when there is none.
-static size_t utf8_length(const unsigned char *at, size_t left) {
-    static const struct {
-        unsigned char first_low, first_high, second_low, second_high, length;
-    } forms[] = {{0x00, 0x7f, 0, 0, 1},       {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
-                 {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
-                 {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4}};
-    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        if (at[0] < forms[i].first_low || at[0] > forms[i].first_high)
-            continue;
-        if (forms[i].length > left)
-            return 0;
-        if (forms[i].length > 1 && (at[1] < forms[i].second_low || at[1] > forms[i].second_high))
-            return 0;
-        for (size_t k = 2; k < forms[i].length; k++)
-            if ((at[k] & 0xc0) != 0x80)
-                return 0;
-        return forms[i].length;
-    }
-    return 0;
-}
-
 static void add_quoted(struct kiln_buf *line, const char *value) {
-    const unsigned char *at = (const unsigned char *)value;
-    size_t left = strlen(value);
-    bool cut = left > VALUE_BYTES_MAX;
-    if (cut)
-        left = VALUE_BYTES_MAX;
-    kiln_buf_add_str(line, "\"");
-    while (left) {
-        size_t len = utf8_length(at, left);
-        if (len == 0)
-            kiln_buf_add_str(line, "\\ufffd");
-        else if (*at == '"' || *at == '\\')
-            kiln_buf_addf(line, "\\%c", *at);
-        else if (*at == '\n')
-            kiln_buf_add_str(line, "\\n");
-        else if (*at == '\t')
-            kiln_buf_add_str(line, "\\t");
-        else if (*at < 0x20 || *at == 0x7f)
-            kiln_buf_addf(line, "\\u%04x", *at);
-        else
-            kiln_buf_add(line, at, len);
-        size_t step = len ? len : 1;
-        at += step;
-        left -= step;
-    }
-    kiln_buf_add_str(line, cut ? "...\"" : "\"");
+    size_t len = strlen(value);
+    kiln_json_add_string(line, value, len < VALUE_BYTES_MAX ? len : VALUE_BYTES_MAX);
 }
 
 static bool is_plain(const char *value) {
