@@ -1,6 +1,6 @@
 // The action: everything a compile sees, as one canonical record. Its digest is the key of the result.
 //
-// Encoding (frozen by golden vectors in schemas/README.md):
+// Encoding (frozen by golden vectors in schemas/canonical.md):
 //   "kiln-action-1\0" field profile, 32 runtime, 32 rustc, 32 link (zeros when the job does not link), field package,
 //   field crate_name, field cwd, field out_dir, be32 argc + fields, be32 env count + (u8 present, field name,
 //   field value), be32 input count + (field mount, u8 form, 32 tree digest).

@@ -52,11 +52,15 @@ static int changed(struct kiln_err *err, const char *path) {
 
 static int open_member(int dirfd, const struct kiln_tree_entry *entry, int *out, struct kiln_err *err) {
     kiln_autofd int fd = -1;
-    int rc = kiln_fs_open_beneath(dirfd, entry->path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, &fd, err);
-    if (rc == KILN_E_NOTFOUND)
+    struct kiln_err why;
+    int rc = kiln_fs_open_beneath(dirfd, entry->path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, &fd, &why);
+    if (rc == KILN_E_NOTFOUND || (rc && why.sys_errno == ELOOP))
         return changed(err, entry->path);
-    if (rc)
+    if (rc) {
+        if (err)
+            *err = why;
         return rc;
+    }
     struct stat st;
     if (fstat(fd, &st))
         return kiln_fail_errno(err, KILN_E_IO, "cannot stat \"%s\"", entry->path);

@@ -1,6 +1,6 @@
 // A tree: the canonical listing of a directory, and the pack that carries its bytes.
 //
-// Encoding (frozen by golden vectors in schemas/README.md); the tree digest is SHA-256 of it:
+// Encoding (frozen by golden vectors in schemas/canonical.md); the tree digest is SHA-256 of it:
 //   "kiln-tree-1\0" be32 count, then per entry in strictly ascending byte order of path:
 //   u8 kind, field path, and  DIR: nothing | FILE: u8 executable, be64 size, 32 digest bytes | LINK: field target |
 //   WITHHELD: nothing.   (field = be32 length + bytes)

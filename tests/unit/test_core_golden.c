@@ -1,0 +1,223 @@
+// The vectors of schemas/canonical.md: each encoder makes exactly these bytes, each decoder takes them back.
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "lib/base/cleanup.h"
+#include "lib/core/action.h"
+#include "lib/core/result.h"
+#include "lib/core/tree.h"
+
+#define SMALL_BUF KILN_BUF_INIT(64 << 10)
+
+static int nibble(char c) { return c <= '9' ? c - '0' : c - 'a' + 10; }
+
+static void add_hex(const char *line, struct kiln_buf *out) {
+    for (; line[0] && line[1] && line[0] != '\n'; line += 2)
+        kiln_buf_add_u8(out, (uint8_t)(nibble(line[0]) << 4 | nibble(line[1])));
+}
+
+static void read_vector(const char *name, struct kiln_buf *out, struct kiln_digest *digest) {
+    FILE *page = fopen(KILN_SOURCE_DIR "/schemas/canonical.md", "r");
+    assert_non_null(page);
+    char line[256], head[64];
+    snprintf(head, sizeof head, "```vector %s\n", name);
+    int inside = 0, found = 0;
+    while (!found && fgets(line, sizeof line, page)) {
+        if (inside && strncmp(line, "digest ", 7) == 0) {
+            line[7 + KILN_DIGEST_HEX_LEN] = 0;
+            assert_int_equal(kiln_digest_parse(line + 7, digest, NULL), 0);
+            found = 1;
+        } else if (inside) {
+            add_hex(line, out);
+        }
+        inside |= strcmp(line, head) == 0;
+    }
+    fclose(page);
+    assert_true(found);
+}
+
+static void assert_vector(const char *name, const struct kiln_buf *made) {
+    kiln_autobuf struct kiln_buf expected = SMALL_BUF;
+    struct kiln_digest digest, found;
+    read_vector(name, &expected, &digest);
+    assert_int_equal(made->len, expected.len);
+    assert_memory_equal(made->data, expected.data, expected.len);
+    kiln_digest_of(made->data, made->len, &found);
+    assert_true(kiln_digest_equal(&found, &digest));
+}
+
+static void make_small_tree(struct kiln_tree *tree) {
+    struct kiln_digest hello, empty;
+    kiln_digest_of("hello\n", 6, &hello);
+    kiln_digest_of("", 0, &empty);
+    assert_int_equal(kiln_tree_add_withheld(tree, "vault", NULL), 0);
+    assert_int_equal(kiln_tree_add_file(tree, "tool", true, 0, &empty, NULL), 0);
+    assert_int_equal(kiln_tree_add_link(tree, "src/link", "../tool", NULL), 0);
+    assert_int_equal(kiln_tree_add_file(tree, "src/lib.rs", false, 6, &hello, NULL), 0);
+    assert_int_equal(kiln_tree_finish(tree, NULL), 0);
+}
+
+static void trees(void **state) {
+    (void)state;
+    kiln_autotree struct kiln_tree empty = {0}, small = {0}, back = {0};
+    kiln_autobuf struct kiln_buf out = SMALL_BUF;
+    assert_int_equal(kiln_tree_finish(&empty, NULL), 0);
+    assert_int_equal(kiln_tree_encode(&empty, &out, NULL), 0);
+    assert_vector("tree-empty", &out);
+    kiln_buf_reset(&out);
+    make_small_tree(&small);
+    assert_int_equal(kiln_tree_encode(&small, &out, NULL), 0);
+    assert_vector("tree-small", &out);
+    assert_int_equal(kiln_tree_decode(out.data, out.len, &back, NULL), 0);
+    assert_int_equal(back.count, 5);
+    assert_string_equal(back.entries[2].target, "../tool");
+}
+
+static void pack(void **state) {
+    (void)state;
+    kiln_autobuf struct kiln_buf bytes = SMALL_BUF;
+    struct kiln_digest unused, name;
+    read_vector("pack-small", &bytes, &unused);
+    kiln_autotree struct kiln_tree small = {0}, found = {0};
+    make_small_tree(&small);
+    assert_int_equal(kiln_tree_digest(&small, &name, NULL), 0);
+    kiln_autofd int fd = memfd_create("pack", MFD_CLOEXEC);
+    assert_int_equal(write(fd, bytes.data, bytes.len), bytes.len);
+    assert_int_equal(kiln_pack_verify(fd, &name, &found, NULL), 0);
+    assert_int_equal(found.count, 5);
+
+    char dir[] = "/tmp/kiln-golden-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    kiln_autofd int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(kiln_pack_unpack(fd, &name, dirfd, NULL), 0);
+    kiln_autofd int again = memfd_create("pack", MFD_CLOEXEC);
+    assert_int_equal(kiln_pack_write(&small, dirfd, again, NULL), 0);
+    kiln_autobuf struct kiln_buf made = SMALL_BUF;
+    assert_int_equal(kiln_buf_reserve(&made, 4096), 0);
+    made.len = (size_t)pread(again, made.data, 4096, 0);
+    assert_vector("pack-small", &made);
+    unlinkat(dirfd, "src/link", 0);
+    unlinkat(dirfd, "src/lib.rs", 0);
+    unlinkat(dirfd, "src", AT_REMOVEDIR);
+    unlinkat(dirfd, "tool", 0);
+    assert_int_equal(rmdir(dir), 0);
+}
+
+static void make_small_action(struct kiln_action *action) {
+    struct kiln_digest digest;
+    action->profile = strdup("bwrap-1");
+    action->package = strdup("demo-1.0.0");
+    action->crate_name = strdup("demo");
+    action->cwd = strdup("/s/ws");
+    action->out_dir = strdup("/s/target");
+    memset(&action->toolchain_runtime, 0x11, sizeof action->toolchain_runtime);
+    memset(&action->toolchain_rustc, 0x22, sizeof action->toolchain_rustc);
+    const char *argv[] = {"/s/sysroot/bin/rustc", "--crate-type", "lib", "src/lib.rs"};
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(kiln_action_add_arg(action, argv[i], NULL), 0);
+    assert_int_equal(kiln_action_add_env(action, "DEBUG", NULL, NULL), 0);
+    assert_int_equal(kiln_action_add_env(action, "CARGO_PKG_NAME", "demo", NULL), 0);
+    kiln_autotree struct kiln_tree small = {0}, empty = {0};
+    make_small_tree(&small);
+    assert_int_equal(kiln_tree_digest(&small, &digest, NULL), 0);
+    assert_int_equal(kiln_action_add_input(action, "/s/ws", KILN_INPUT_PACK, &digest, NULL), 0);
+    assert_int_equal(kiln_tree_digest(&empty, &digest, NULL), 0);
+    assert_int_equal(kiln_action_add_input(action, "/s/deps", KILN_INPUT_LIST, &digest, NULL), 0);
+    assert_int_equal(kiln_action_finish(action, NULL), 0);
+}
+
+static void action(void **state) {
+    (void)state;
+    kiln_autoaction struct kiln_action made = {0}, back = {0};
+    kiln_autobuf struct kiln_buf out = SMALL_BUF, seed_text = SMALL_BUF;
+    make_small_action(&made);
+    assert_int_equal(kiln_action_encode(&made, &out, NULL), 0);
+    assert_vector("action-small", &out);
+    assert_int_equal(kiln_action_decode(out.data, out.len, &back, NULL), 0);
+    struct kiln_digest seed, expected;
+    read_vector("seed-small", &seed_text, &expected);
+    kiln_action_seed(&back, &seed);
+    assert_true(kiln_digest_equal(&seed, &expected));
+}
+
+static void make_result(struct kiln_result *result, enum kiln_outcome outcome) {
+    kiln_autoaction struct kiln_action of = {0};
+    make_small_action(&of);
+    assert_int_equal(kiln_action_digest(&of, &result->action, NULL), 0);
+    result->scope = strdup("local");
+    result->executor = strdup("executor-1");
+    result->pool = strdup("local");
+    result->backend = strdup("bwrap");
+    result->generation = 1;
+    result->issued_ms = 1700000000000;
+    result->outcome = outcome;
+    struct kiln_digest digest;
+    if (outcome == KILN_OUTCOME_SUCCESS) {
+        kiln_digest_of("", 0, &digest);
+        assert_int_equal(kiln_result_add_output(result, KILN_OUTPUT_STDERR, "", false, 0, &digest, NULL), 0);
+        kiln_digest_of("hello\n", 6, &digest);
+        assert_int_equal(
+            kiln_result_add_output(result, KILN_OUTPUT_FILE, "libdemo-01.rmeta", false, 6, &digest, NULL), 0);
+        assert_int_equal(kiln_result_add_closure(result, "libdep-02", NULL), 0);
+    } else {
+        assert_int_equal(kiln_result_add_reason(result, "undeclared_env: HOSTNAME", NULL), 0);
+    }
+    assert_int_equal(kiln_result_finish(result, NULL), 0);
+}
+
+static void results(void **state) {
+    (void)state;
+    kiln_autoresult struct kiln_result success = {0}, local = {0}, back = {0};
+    kiln_autobuf struct kiln_buf out = SMALL_BUF;
+    make_result(&success, KILN_OUTCOME_SUCCESS);
+    assert_int_equal(kiln_result_encode(&success, &out, NULL), 0);
+    assert_vector("result-success", &out);
+    assert_int_equal(kiln_result_decode(out.data, out.len, &back, NULL), 0);
+    kiln_buf_reset(&out);
+    make_result(&local, KILN_OUTCOME_LOCAL);
+    assert_int_equal(kiln_result_encode(&local, &out, NULL), 0);
+    assert_vector("result-local", &out);
+}
+
+static void envelope(void **state) {
+    (void)state;
+    static const char private_hex[] = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60\n";
+    char dir[] = "/tmp/kiln-golden-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    kiln_autofd int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    kiln_autofd int fd = openat(dirfd, "rfc", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(write(fd, private_hex, 65), 65);
+    struct kiln_sign_key *key = NULL;
+    assert_int_equal(kiln_sign_key_load_or_make(dirfd, "rfc", &key, NULL), 0);
+    kiln_autoresult struct kiln_result local = {0}, back = {0};
+    kiln_autobuf struct kiln_buf out = SMALL_BUF;
+    make_result(&local, KILN_OUTCOME_LOCAL);
+    assert_int_equal(kiln_result_seal(&local, key, &out, NULL), 0);
+    assert_vector("envelope-local", &out);
+    struct kiln_trust *trust = NULL;
+    assert_int_equal(kiln_trust_new(&trust, NULL), 0);
+    assert_int_equal(kiln_trust_add_file(trust, dirfd, "rfc", NULL), 0);
+    assert_int_equal(kiln_result_open(out.data, out.len, trust, &local.action, &back, NULL), 0);
+    assert_string_equal(back.reasons[0], "undeclared_env: HOSTNAME");
+    kiln_trust_free(trust);
+    kiln_sign_key_free(key);
+    unlinkat(dirfd, "rfc", 0);
+    unlinkat(dirfd, "rfc.pub", 0);
+    assert_int_equal(rmdir(dir), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(trees),   cmocka_unit_test(pack),     cmocka_unit_test(action),
+                                       cmocka_unit_test(results), cmocka_unit_test(envelope)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
