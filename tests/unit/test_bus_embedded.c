@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -549,8 +550,12 @@ static void a_flooder_stops_itself(void **state) {
     open_raw(KILN_BUS_AGENT, &deliver_fd, &request_fd);
     struct kiln_bus_frame frame = {.op = KILN_BUS_OP_PUBLISH, .topic = KILN_TOPIC_EVENTS};
     struct pollfd wait = {.fd = request_fd, .events = POLLOUT};
-    while (poll(&wait, 1, 200) == 1) // full for that long: the server reads no more
+    clock_t cpu = clock();
+    while (poll(&wait, 1, 400) == 1) { // full for that long: the server reads no more
         (void)send(request_fd, &frame, sizeof frame, MSG_NOSIGNAL | MSG_DONTWAIT);
+        cpu = clock();
+    }
+    assert_in_range(clock() - cpu, 0, CLOCKS_PER_SEC / 5); // and does not spin meanwhile
     struct kiln_bus *agent = open_client(KILN_BUS_AGENT);
     struct kiln_bus *verifier = open_reader(KILN_BUS_VERIFIER, KILN_TOPIC_JOBS);
     put(agent, KILN_TOPIC_JOBS, "served");
