@@ -127,10 +127,12 @@ static int unescape_env(const char *raw, size_t len, char **text, struct kiln_er
         if (c == '\\') {
             c = ++i < len ? raw[i] : 0;
             c = c == 'n' ? '\n' : c == 'r' ? '\r' : c == '\\' ? '\\' : 0;
+        } else if (c == '\r') {
+            c = 0;
         }
         if (!c) {
             free(name);
-            return corrupt(err, "an unknown escape in an env-dep line");
+            return corrupt(err, "an escape in an env-dep line that is unknown or missing");
         }
         *out++ = c;
     }
@@ -294,13 +296,25 @@ static int left(const char *name, struct kiln_err *err) {
     return kiln_fail(err, KILN_E_CORRUPT, "dep-info: a name of the sandbox is left: %.200s", name);
 }
 
+// Takes ownership of `mapped`, also on failure; NULL is exhausted memory.
+static int finish_name(char *mapped, char **real, struct kiln_err *err) {
+    if (!mapped)
+        return no_memory(err);
+    if (strstr(mapped, kiln_sandbox_root()) || strncmp(mapped, SHOWN_PREFIX, strlen(SHOWN_PREFIX)) == 0) {
+        int rc = left(mapped, err);
+        free(mapped);
+        return rc;
+    }
+    *real = mapped;
+    return 0;
+}
+
 // *real gets the caller's name, on the heap.
 static int source_to_real(const char *source, const struct kiln_path_map *map, char **real, struct kiln_err *err) {
-    char *mapped = source[0] == '/' ? kiln_path_map_to_real(map, source) : NULL;
-    if (!mapped && (strstr(source, kiln_sandbox_root()) || strncmp(source, SHOWN_PREFIX, strlen(SHOWN_PREFIX)) == 0))
+    if (strncmp(source, SHOWN_PREFIX, strlen(SHOWN_PREFIX)) == 0)
         return left(source, err);
-    *real = mapped ? mapped : strdup(source);
-    return *real ? 0 : no_memory(err);
+    char *mapped = source[0] == '/' ? kiln_path_map_to_real(map, source) : NULL;
+    return finish_name(mapped ? mapped : strdup(source), real, err);
 }
 
 static int target_to_real(const char *target, const struct kiln_path_map *map, const char *out_dir, char **real,
@@ -311,10 +325,7 @@ static int target_to_real(const char *target, const struct kiln_path_map *map, c
     const char *name = kiln_path_beneath(target, place);
     if (!name || !*name)
         return source_to_real(target, map, real, err);
-    if (strstr(name, kiln_sandbox_root()))
-        return left(target, err);
-    *real = kiln_out_dir_join(out_dir, name);
-    return *real ? 0 : no_memory(err);
+    return finish_name(kiln_out_dir_join(out_dir, name), real, err);
 }
 
 static int value_to_real(const char *value, const struct kiln_path_map *map, char **real, struct kiln_err *err) {
@@ -347,10 +358,7 @@ static int comment_to_real(const char *comment, const struct kiln_path_map *map,
     kiln_buf_add(&out, comment, (size_t)(source - comment));
     escape_source(&out, mapped);
     rc = kiln_buf_check(&out, "dep-info", err);
-    if (rc)
-        return rc;
-    *real = strdup(kiln_buf_text(&out));
-    return *real ? 0 : no_memory(err);
+    return rc ? rc : finish_name(strdup(kiln_buf_text(&out)), real, err);
 }
 
 static int env_to_real(const struct kiln_depinfo_env *env, const struct kiln_path_map *map, struct kiln_depinfo *mapped,

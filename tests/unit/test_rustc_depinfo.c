@@ -88,6 +88,7 @@ static void test_reject(void **state) {
         "a.d: a.rs\n\na.rs:\n# checksum:md5=00 file_len:13 a.rs\n# env-dep:A\n",
         "a.d: a.rs\n\na.rs:\n\n# env-dep:A=\\t\n",
         "a.d: a.rs\n\na.rs:\n\n# env-dep:A=\\\n",
+        "a.d: a.rs\n\na.rs:\n\n# env-dep:A=x\ry\n",
         "a.d: a.rs\n\na.rs:\n\n# env-dep:A\nrest\n",
         "a.d: nl\nx.rs\n\nnl\nx.rs:\n",
     };
@@ -161,6 +162,8 @@ static void test_to_real(void **state) {
         {"@/target/a.d: a.rs\n\na.rs:\n\n# env-dep:@\n", "d", NULL},
         {"@/target/a.d: a.rs\n\na.rs:\n# note: @/out\n", "d", NULL},
         {"@/target/a.d: a.rs\n\na.rs:\n# checksum:md5=0 file_len:1 @/ws/x\n", "d", NULL},
+        {"@/target/a.d: a.rs\n\na.rs:\n# checksum:md5=0 file@/reg/a-1.0.0/x\\ y\n", "d", NULL},
+        {"@/target/a.d: @/reg/a-1.0.0@/x\n\n@/reg/a-1.0.0@/x:\n", "d", NULL},
     };
     kiln_autopathmap struct kiln_path_map map = {0};
     fill(&map);
