@@ -1,7 +1,7 @@
 // The rustc command line: every flag of rustc 1.95, what it reads, what it writes, and what Kiln must not guess about.
 //
 // Source: `rustc --help -v`, `rustc -C help`, `rustc -Z help` of 1.95.0. A flag that is unknown and could name a file,
-// and everything listed as local in the table of argv.c, makes the call KILN_CALL_LOCAL with a reason. Parsing is pure
+// and everything listed as local in the tables of argv_table.c, makes the call KILN_CALL_LOCAL with a reason. Parsing is pure
 // except for @file arguments, which are read through `read_file` (one argument per line, no quoting, as rustc does).
 // The same parser reads the client's own command line and the canonical one inside an action: an executor and a
 // verifier derive the expected outputs from the latter.
@@ -81,6 +81,7 @@ struct kiln_rustc_call {
     char *sysroot;    // NULL: the compiler's own
     unsigned crate_types, emits;
     char *debuginfo, *split_debuginfo, *opt_level, *target_cpu, *linker, *error_format, *color;
+    char *lto, *codegen_units;
     bool json_artifacts, json_rendered;
     bool prefer_dynamic, rpath, coverage, user_remap;
     struct kiln_extern *externs;
@@ -95,6 +96,7 @@ struct kiln_rustc_call {
 
 struct kiln_argv_options {
     bool drop_incremental; // -C incremental is dropped instead of making the call local
+    bool canonical;        // the line is one that Kiln wrote: --remap-path-prefix to a "/kiln/" name is its own, and plain
     // Reads an @file; NULL: such an argument makes the call local.
     int (*read_file)(void *context, const char *path, struct kiln_buf *out, struct kiln_err *err);
     void *context;
