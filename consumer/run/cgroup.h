@@ -1,0 +1,38 @@
+// The job's control group: a bound on memory and processes, counted over the whole job, where the host lets us make one.
+//
+// cgroup v1 (memory and pids hierarchies) and v2 (the nearest ancestor that hands memory and pids down) are used as they
+// are found; nothing of the host's set-up is changed. The group is called kiln-PID after kiln-run's process and made
+// below kiln-run's own group, so that the host's limits on it still hold. Groups that a killed kiln-run left are removed
+// by the next one.
+// Calling order: open, (in the child) join, (after the job is gone) read, release. Not finding a usable hierarchy is no
+// error: then `memory` is false and the caller falls back to resource limits.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/base/err.h"
+
+#define KILN_CGROUP_GROUPS 2 // v1: memory and pids apart
+
+struct kiln_cgroup {
+    struct kiln_cgroup_group {
+        int parent, dir, procs; // descriptors
+    } groups[KILN_CGROUP_GROUPS];
+    size_t count;
+    char name[32];
+    bool memory; // the memory bound is set
+    bool v2;
+};
+
+#define KILN_CGROUP_INIT ((struct kiln_cgroup){0})
+
+int kiln_cgroup_open(struct kiln_cgroup *cgroup, uint64_t memory_bytes, uint32_t processes, struct kiln_err *err);
+int kiln_cgroup_join(const struct kiln_cgroup *cgroup, struct kiln_err *err); // moves the calling process
+void kiln_cgroup_read(const struct kiln_cgroup *cgroup, uint64_t *peak_bytes, uint64_t *oom_kills);
+void kiln_cgroup_release(struct kiln_cgroup *cgroup); // removes the groups
+
+// Where this process's group of a controller ("memory", "pids"; "" for v2) is mounted, from the texts of
+// /proc/self/mountinfo and /proc/self/cgroup; heap, NULL when there is none. Pure.
+char *kiln_cgroup_place(const char *mountinfo, const char *membership, const char *controller);

@@ -1,0 +1,200 @@
+// What the sandbox tests share: a standard root, one job in it, and the same tests as root and as an ordinary user.
+#pragma once
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "consumer/run/client.h"
+#include "lib/base/cleanup.h"
+#include "lib/base/clock.h"
+#include "lib/base/fs.h"
+#include "lib/base/path.h"
+#include "lib/rustc/paths.h"
+
+#define RIG_RUN KILN_BINARY_DIR "/consumer/kiln-run"
+#define RIG_JOB KILN_BINARY_DIR "/tests/sandbox_job"
+#define RIG_ARGS_MAX 24
+#define RIG_BINDS_MAX 16
+#define RIG_TEXT_MAX (8u << 20)
+#define RIG_USER 12345u
+
+struct rig {
+    struct kiln_run_spec spec;
+    struct kiln_run_bind binds[RIG_BINDS_MAX];
+    struct kiln_run_link links[4];
+    struct kiln_run_file files[4];
+    char *argv[RIG_ARGS_MAX];
+    char *env[RIG_ARGS_MAX];
+    const char *bwrap;
+    struct kiln_run_session session;
+    struct kiln_run_report report;
+    struct kiln_buf out, errout;
+    struct kiln_err err;
+    char *places[6];
+};
+
+static inline int rig_open(const char *path) {
+    int fd = open(path, O_PATH | O_CLOEXEC);
+    if (fd < 0)
+        fail_msg("cannot open %s: %s", path, strerror(errno));
+    return fd;
+}
+
+static inline void rig_bind_fd(struct rig *rig, int fd, const char *dest, bool file) {
+    assert_true(rig->spec.binds_count < RIG_BINDS_MAX);
+    rig->binds[rig->spec.binds_count++] = (struct kiln_run_bind){(uint32_t)fd, (char *)dest, file};
+}
+
+static inline void rig_bind(struct rig *rig, const char *source, const char *dest) {
+    struct stat st;
+    int fd = rig_open(source);
+    assert_int_equal(fstat(fd, &st), 0);
+    rig_bind_fd(rig, fd, dest, S_ISREG(st.st_mode));
+}
+
+static inline char *rig_place(struct rig *rig, size_t slot, const char *place) {
+    rig->places[slot] = kiln_place(place, NULL);
+    assert_non_null(rig->places[slot]);
+    return rig->places[slot];
+}
+
+// /usr of the host with its usual links, the job program at /job, an out, a tmp and an observer directory.
+static inline void rig_init(struct rig *rig) {
+    *rig = (struct rig){.session = KILN_RUN_SESSION_INIT, .out = KILN_BUF_INIT(RIG_TEXT_MAX),
+                        .errout = KILN_BUF_INIT(RIG_TEXT_MAX)};
+    rig->spec = (struct kiln_run_spec){.binds = rig->binds, .links = rig->links, .files = rig->files,
+                                       .argv = rig->argv, .env = rig->env,
+                                       .out_bytes = 16u << 20, .tmp_bytes = 16u << 20, .observer_bytes = 8u << 20,
+                                       .inodes = 1000, .wall_ms = 20000, .memory_bytes = 256u << 20,
+                                       .file_bytes = 64u << 20, .text_bytes = 1u << 20, .processes = 64};
+    memset(rig->spec.seed, 7, sizeof rig->spec.seed);
+    rig->spec.cwd = rig_place(rig, 0, KILN_PLACE_WORKSPACE);
+    rig->spec.out_dir = rig_place(rig, 1, KILN_PLACE_TARGET);
+    rig->spec.observer_dir = rig_place(rig, 2, KILN_PLACE_OBSERVER);
+    rig->spec.tmp_dir = (char *)"/tmp";
+    rig_bind(rig, "/usr", "/usr");
+    rig_bind(rig, RIG_JOB, "/job");
+    static const char *const links[][2] = {{"/lib", "usr/lib"}, {"/lib64", "usr/lib64"}, {"/bin", "usr/bin"}};
+    for (size_t i = 0; i < 3; i++)
+        rig->links[rig->spec.links_count++] = (struct kiln_run_link){(char *)links[i][0], (char *)links[i][1]};
+}
+
+static inline void rig_vcommand(struct rig *rig, const char *first, va_list more) {
+    rig->spec.argc = 0;
+    for (const char *arg = first; arg; arg = va_arg(more, const char *)) {
+        assert_true(rig->spec.argc < RIG_ARGS_MAX - 1);
+        rig->argv[rig->spec.argc++] = (char *)arg;
+    }
+}
+
+static inline int rig_start(struct rig *rig) {
+    const struct kiln_run_options options = {
+        .program = RIG_RUN, .bwrap = rig->bwrap, .deadline_ms = kiln_clock_ms() + 20000};
+    return kiln_run_start(&options, &rig->spec, &rig->session, &rig->err);
+}
+
+static inline void rig_read_text(int fd, struct kiln_buf *text) {
+    assert_true(lseek(fd, 0, SEEK_SET) == 0);
+    assert_int_equal(kiln_fs_read_fd(fd, text, NULL), 0);
+}
+
+static inline void rig_finish(struct rig *rig) {
+    struct kiln_err err = {0};
+    if (kiln_run_wait(&rig->session, kiln_clock_ms() + 60000, &rig->report, &err))
+        fail_msg("waiting: %s", err.text);
+    rig_read_text(rig->session.stdout_text, &rig->out);
+    rig_read_text(rig->session.stderr_text, &rig->errout);
+}
+
+// Starts and waits; a refusal fails the test.
+static inline void rig_go(struct rig *rig) {
+    if (rig_start(rig))
+        fail_msg("refused: %s", rig->err.text);
+    rig_finish(rig);
+}
+
+// `/job FIRST ...`, ended by NULL.
+static inline __attribute__((sentinel)) void rig_run(struct rig *rig, const char *first, ...) {
+    va_list more;
+    va_start(more, first);
+    rig_vcommand(rig, first, more);
+    va_end(more);
+    memmove(rig->argv + 1, rig->argv, rig->spec.argc * sizeof *rig->argv);
+    rig->argv[0] = (char *)"/job";
+    rig->spec.argc++;
+    rig_go(rig);
+}
+
+static inline __attribute__((sentinel)) void rig_command(struct rig *rig, const char *first, ...) {
+    va_list more;
+    va_start(more, first);
+    rig_vcommand(rig, first, more);
+    va_end(more);
+}
+
+static inline void rig_release(struct rig *rig) {
+    kiln_run_release(&rig->session);
+    kiln_run_report_release(&rig->report);
+    kiln_buf_release(&rig->out);
+    kiln_buf_release(&rig->errout);
+    for (size_t i = 0; i < rig->spec.binds_count; i++)
+        close((int)rig->binds[i].fd);
+    for (size_t i = 0; i < sizeof rig->places / sizeof *rig->places; i++)
+        free(rig->places[i]);
+}
+#define rig_auto __attribute__((cleanup(rig_release)))
+
+static inline void rig_assert_end(const struct rig *rig, enum kiln_run_end how, unsigned value) {
+    if (rig->report.end != (uint32_t)how || rig->report.value != value)
+        fail_msg("ended by %u with %u (\"%s\"), expected %d with %u; stderr: %.300s", rig->report.end, rig->report.value,
+                 rig->report.text, how, value, kiln_buf_text((struct kiln_buf *)&rig->errout));
+}
+
+static inline void rig_assert_out(struct rig *rig, const char *expected) {
+    assert_string_equal(kiln_buf_text(&rig->out), expected);
+}
+
+// One job with one argument that must exit with 0 and print `expected`.
+static inline void rig_expect(const char *job, const char *argument, const char *expected) {
+    rig_auto struct rig rig;
+    rig_init(&rig);
+    rig_run(&rig, job, argument, NULL);
+    rig_assert_end(&rig, KILN_END_EXIT, 0);
+    rig_assert_out(&rig, expected);
+}
+
+// Runs the tests in a child as an ordinary user when this is root, and in this process as whoever it is.
+static inline int rig_both(int (*tests)(void)) {
+    int failed = 0;
+    if (geteuid() == 0) {
+        fflush(NULL);
+        pid_t pid = fork();
+        if (pid == 0) {
+            if (setgroups(0, NULL) || setresgid(RIG_USER, RIG_USER, RIG_USER) || setresuid(RIG_USER, RIG_USER, RIG_USER) ||
+                prctl(PR_SET_DUMPABLE, 1))
+                _exit(99);
+            exit(access(RIG_RUN, X_OK) ? 99 : tests());
+        }
+        int status;
+        waitpid(pid, &status, 0);
+        failed = WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+        if (failed)
+            fprintf(stderr, "%d tests failed as uid %u%s\n", failed, RIG_USER,
+                    failed == 99 ? " (it cannot reach " RIG_RUN ")" : "");
+    }
+    return failed + tests();
+}
