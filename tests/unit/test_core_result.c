@@ -1,0 +1,318 @@
+// Result cores and envelopes: form, strictness, and an envelope that opens only for its key and its action.
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "lib/base/cleanup.h"
+#include "lib/base/fs.h"
+#include "lib/core/result.h"
+
+#define BUF KILN_BUF_INIT(2 * KILN_RESULT_BYTES_MAX)
+
+static const struct kiln_digest action = {.bytes = {7}}, content = {.bytes = {8}};
+
+static void set(char **text, const char *value) {
+    free(*text);
+    *text = strdup(value);
+}
+
+static void make(struct kiln_result *r) {
+    r->action = action;
+    set(&r->scope, "local");
+    set(&r->executor, "e");
+    set(&r->pool, "");
+    set(&r->backend, "bwrap");
+    r->generation = 1;
+    r->issued_ms = 1000;
+    r->outcome = KILN_OUTCOME_SUCCESS;
+    kiln_result_add_output(r, KILN_OUTPUT_STDERR, "", false, 3, &content, NULL);
+    kiln_result_add_output(r, KILN_OUTPUT_FILE, "b", true, 1, &content, NULL);
+    kiln_result_add_output(r, KILN_OUTPUT_FILE, "a", false, 2, &content, NULL);
+    kiln_result_add_closure(r, "libz-1", NULL);
+    kiln_result_add_closure(r, "liba-1", NULL);
+    assert_int_equal(kiln_result_finish(r, NULL), 0);
+}
+
+static void make_local(struct kiln_result *r) {
+    make(r);
+    r->outcome = KILN_OUTCOME_LOCAL;
+    while (r->outputs_count)
+        free(r->outputs[--r->outputs_count].name);
+    while (r->closure_count)
+        free(r->closure[--r->closure_count]);
+    kiln_result_add_reason(r, "b: x", NULL);
+    kiln_result_add_reason(r, "a: y", NULL);
+    assert_int_equal(kiln_result_finish(r, NULL), 0);
+}
+
+static int decode_bytes(const void *data, size_t len) {
+    kiln_autoresult struct kiln_result result = {0};
+    int rc = kiln_result_decode(data, len, &result, NULL);
+    if (rc) {
+        assert_null(result.scope);
+        return rc;
+    }
+    kiln_autobuf struct kiln_buf again = BUF;
+    assert_int_equal(kiln_result_encode(&result, &again, NULL), 0);
+    assert_int_equal(again.len, len);
+    assert_memory_equal(again.data, data, len);
+    return 0;
+}
+
+static void round_trips(void **state) {
+    (void)state;
+    kiln_autoresult struct kiln_result success = {0}, local = {0};
+    kiln_autobuf struct kiln_buf bytes = BUF;
+    make(&success);
+    assert_string_equal(success.outputs[0].name, "a");
+    assert_string_equal(success.closure[0], "liba-1");
+    assert_int_equal(kiln_result_encode(&success, &bytes, NULL), 0);
+    assert_int_equal(decode_bytes(bytes.data, bytes.len), 0);
+    make_local(&local);
+    local.exit_code = -1;
+    kiln_buf_reset(&bytes);
+    assert_int_equal(kiln_result_encode(&local, &bytes, NULL), 0);
+    assert_int_equal(decode_bytes(bytes.data, bytes.len), 0);
+}
+
+static void failed_success(struct kiln_result *r) { r->exit_code = 1; }
+static void reasoned_success(struct kiln_result *r) { kiln_result_add_reason(r, "x", NULL); }
+static void outcome_three(struct kiln_result *r) { r->outcome = 3; }
+static void outcome_zero(struct kiln_result *r) { r->outcome = 0; }
+static void local_with_outputs(struct kiln_result *r) {
+    r->outcome = KILN_OUTCOME_LOCAL;
+    kiln_result_add_reason(r, "x", NULL);
+}
+static void scope_with_slash(struct kiln_result *r) { set(&r->scope, "a/b"); }
+static void scope_empty(struct kiln_result *r) { set(&r->scope, ""); }
+static void scope_dots(struct kiln_result *r) { set(&r->scope, ".."); }
+static void name_with_slash(struct kiln_result *r) { set(&r->outputs[0].name, "a/b"); }
+static void name_empty(struct kiln_result *r) { set(&r->outputs[0].name, ""); }
+static void name_dots(struct kiln_result *r) { set(&r->outputs[0].name, ".."); }
+static void same_output(struct kiln_result *r) { set(&r->outputs[1].name, "a"); }
+static void unsorted_outputs(struct kiln_result *r) { set(&r->outputs[0].name, "c"); }
+static void named_text(struct kiln_result *r) { set(&r->outputs[2].name, "x"); }
+static void executable_text(struct kiln_result *r) { r->outputs[2].executable = true; }
+static void kind_four(struct kiln_result *r) { r->outputs[2].kind = 4; }
+static void kind_zero(struct kiln_result *r) { r->outputs[0].kind = 0; }
+static void unsorted_stems(struct kiln_result *r) { set(&r->closure[0], "libzz-1"); }
+static void same_stem(struct kiln_result *r) { set(&r->closure[0], "libz-1"); }
+static void stem_with_slash(struct kiln_result *r) { set(&r->closure[0], "../a"); }
+static void expires_early(struct kiln_result *r) { r->expires_ms = 999; }
+
+static void (*const spoils[])(struct kiln_result *) = {
+    failed_success, reasoned_success, outcome_three,   outcome_zero,     local_with_outputs, scope_with_slash,
+    scope_empty,    scope_dots,       name_with_slash, name_empty,       name_dots,          same_output,
+    named_text,     executable_text,  kind_four,       unsorted_outputs, kind_zero,          unsorted_stems,
+    same_stem,      stem_with_slash,  expires_early};
+
+static void encode_raw(const struct kiln_result *r, struct kiln_buf *out) {
+    kiln_autobuf struct kiln_buf outputs = BUF;
+    kiln_buf_add_be32(&outputs, (uint32_t)r->outputs_count);
+    for (size_t i = 0; i < r->outputs_count; i++) {
+        kiln_buf_add_u8(&outputs, (uint8_t)r->outputs[i].kind);
+        kiln_buf_add_u8(&outputs, r->outputs[i].executable);
+        kiln_buf_add_field_str(&outputs, r->outputs[i].name);
+        kiln_buf_add_be64(&outputs, r->outputs[i].size);
+        kiln_buf_add(&outputs, r->outputs[i].digest.bytes, 32);
+    }
+    struct kiln_digest digest;
+    kiln_digest_of(outputs.data, outputs.len, &digest);
+    kiln_buf_add(out, "kiln-result-1", 14);
+    kiln_buf_add(out, r->action.bytes, 32);
+    kiln_buf_add_field_str(out, r->scope);
+    kiln_buf_add_be64(out, r->generation);
+    kiln_buf_add_be64(out, r->issued_ms);
+    kiln_buf_add_be64(out, r->expires_ms);
+    kiln_buf_add_u8(out, (uint8_t)r->outcome);
+    kiln_buf_add_be32(out, (uint32_t)r->exit_code);
+    kiln_buf_add_field_str(out, r->executor);
+    kiln_buf_add_field_str(out, r->pool);
+    kiln_buf_add_field_str(out, r->backend);
+    kiln_buf_add(out, digest.bytes, 32);
+    kiln_buf_add(out, outputs.data, outputs.len);
+    kiln_buf_add_be32(out, (uint32_t)r->closure_count);
+    for (size_t i = 0; i < r->closure_count; i++)
+        kiln_buf_add_field_str(out, r->closure[i]);
+    kiln_buf_add_be32(out, (uint32_t)r->reasons_count);
+    for (size_t i = 0; i < r->reasons_count; i++)
+        kiln_buf_add_field_str(out, r->reasons[i]);
+    kiln_buf_add_be32(out, 0);
+}
+
+static void refuses_bad_values(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof spoils / sizeof *spoils; i++) {
+        kiln_autoresult struct kiln_result result = {0};
+        kiln_autobuf struct kiln_buf good = BUF, bad = BUF, refused = BUF;
+        make(&result);
+        encode_raw(&result, &good);
+        assert_int_equal(decode_bytes(good.data, good.len), 0);
+        spoils[i](&result);
+        if (kiln_result_encode(&result, &refused, NULL) != KILN_E_INVAL)
+            fail_msg("encoder took spoil %zu", i);
+        encode_raw(&result, &bad);
+        if (decode_bytes(bad.data, bad.len) != KILN_E_CORRUPT)
+            fail_msg("decoder took spoil %zu", i);
+    }
+    kiln_autoresult struct kiln_result local = {0};
+    make_local(&local);
+    free(local.reasons[--local.reasons_count]);
+    free(local.reasons[--local.reasons_count]);
+    assert_int_equal(kiln_result_finish(&local, NULL), KILN_E_INVAL);
+    kiln_result_add_reason(&local, "x", NULL);
+    kiln_result_add_reason(&local, "x", NULL);
+    assert_int_equal(kiln_result_finish(&local, NULL), KILN_E_INVAL);
+}
+
+static void refuses_torn_bytes(void **state) {
+    (void)state;
+    kiln_autoresult struct kiln_result result = {0};
+    kiln_autobuf struct kiln_buf bytes = BUF;
+    make(&result);
+    encode_raw(&result, &bytes);
+    for (size_t len = 0; len < bytes.len; len++) {
+        kiln_autofree unsigned char *part = malloc(len ? len : 1);
+        memcpy(part, bytes.data, len);
+        assert_int_equal(decode_bytes(part, len), KILN_E_CORRUPT);
+    }
+    for (size_t bit = 0; bit < bytes.len * 8; bit++) {
+        bytes.data[bit / 8] ^= (unsigned char)(1 << bit % 8);
+        decode_bytes(bytes.data, bytes.len); // asserts that what is accepted encodes to the same bytes
+        bytes.data[bit / 8] ^= (unsigned char)(1 << bit % 8);
+    }
+    bytes.data[bytes.len - 1] = 1; // reserved
+    assert_int_equal(decode_bytes(bytes.data, bytes.len), KILN_E_CORRUPT);
+    bytes.data[bytes.len - 1] = 0;
+    unsigned char *size = memmem(bytes.data, bytes.len, "\0\0\0\x01" "b", 5);
+    assert_non_null(size);
+    size[5 + 7] ^= 1; // the size of output b: the outputs digest must notice
+    assert_int_equal(decode_bytes(bytes.data, bytes.len), KILN_E_CORRUPT);
+}
+
+struct keys {
+    char dir[32];
+    int dirfd;
+    struct kiln_sign_key *key, *other;
+    struct kiln_trust *trust;
+};
+
+static int make_keys(void **state) {
+    struct keys *keys = calloc(1, sizeof *keys);
+    strcpy(keys->dir, "/tmp/kiln-result-XXXXXX");
+    assert_non_null(mkdtemp(keys->dir));
+    keys->dirfd = open(keys->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(kiln_sign_key_load_or_make(keys->dirfd, "one", &keys->key, NULL), 0);
+    assert_int_equal(kiln_sign_key_load_or_make(keys->dirfd, "two", &keys->other, NULL), 0);
+    assert_int_equal(kiln_trust_new(&keys->trust, NULL), 0);
+    assert_int_equal(kiln_trust_add_file(keys->trust, keys->dirfd, "one", NULL), 0);
+    *state = keys;
+    return 0;
+}
+
+static int drop_keys(void **state) {
+    struct keys *keys = *state;
+    kiln_sign_key_free(keys->key);
+    kiln_sign_key_free(keys->other);
+    kiln_trust_free(keys->trust);
+    close(keys->dirfd);
+    assert_int_equal(kiln_fs_remove_tree(AT_FDCWD, keys->dir, NULL), 0);
+    free(keys);
+    return 0;
+}
+
+static int open_bytes(const struct keys *keys, const void *data, size_t len, const struct kiln_digest *wanted) {
+    kiln_autoresult struct kiln_result result = {0};
+    return kiln_result_open(data, len, keys->trust, wanted, &result, NULL);
+}
+
+static void envelopes(void **state) {
+    const struct keys *keys = *state;
+    kiln_autoresult struct kiln_result result = {0};
+    make(&result);
+    kiln_autobuf struct kiln_buf bytes = BUF, foreign = BUF;
+    assert_int_equal(kiln_result_seal(&result, keys->key, &bytes, NULL), 0);
+    assert_int_equal(open_bytes(keys, bytes.data, bytes.len, &action), 0);
+    assert_int_equal(open_bytes(keys, bytes.data, bytes.len, &content), KILN_E_CORRUPT); // another action's
+    assert_int_equal(kiln_result_seal(&result, keys->other, &foreign, NULL), 0);
+    assert_int_equal(open_bytes(keys, foreign.data, foreign.len, &action), KILN_E_CORRUPT); // another key's
+    for (size_t len = 0; len < bytes.len; len++)
+        assert_int_equal(open_bytes(keys, bytes.data, len, &action), KILN_E_CORRUPT);
+    for (size_t bit = 0; bit < bytes.len * 8; bit++) {
+        bytes.data[bit / 8] ^= (unsigned char)(1 << bit % 8);
+        if (open_bytes(keys, bytes.data, bytes.len, &action) != KILN_E_CORRUPT)
+            fail_msg("flipped bit %zu was accepted", bit);
+        bytes.data[bit / 8] ^= (unsigned char)(1 << bit % 8);
+    }
+    kiln_buf_add_u8(&bytes, 0);
+    assert_int_equal(open_bytes(keys, bytes.data, bytes.len, &action), KILN_E_CORRUPT);
+}
+
+// A signature does not make a malformed core acceptable.
+static void signed_garbage(void **state) {
+    const struct keys *keys = *state;
+    static const char core[] = "kiln-result-1";
+    uint8_t signature[KILN_SIGNATURE_BYTES];
+    struct kiln_digest id;
+    kiln_autobuf struct kiln_buf bytes = BUF;
+    assert_int_equal(kiln_sign(keys->key, core, sizeof core, signature, NULL), 0);
+    kiln_sign_key_id(keys->key, &id);
+    kiln_buf_add(&bytes, "kiln-signed-1", 14);
+    kiln_buf_add_field(&bytes, id.bytes, sizeof id.bytes);
+    kiln_buf_add_field(&bytes, core, sizeof core);
+    kiln_buf_add_field(&bytes, signature, sizeof signature);
+    assert_int_equal(open_bytes(keys, bytes.data, bytes.len, &action), KILN_E_CORRUPT);
+}
+
+static void limits(void **state) {
+    (void)state;
+    kiln_autoresult struct kiln_result result = {0};
+    make(&result);
+    char name[300];
+    int rc = 0;
+    while (!rc) {
+        snprintf(name, sizeof name, "f%zu", result.outputs_count);
+        rc = kiln_result_add_output(&result, KILN_OUTPUT_FILE, name, false, 1, &content, NULL);
+    }
+    assert_int_equal(rc, KILN_E_LIMIT);
+    assert_int_equal(result.outputs_count, KILN_RESULT_OUTPUTS_MAX);
+    for (rc = 0; !rc;) {
+        snprintf(name, sizeof name, "lib%zu", result.closure_count);
+        rc = kiln_result_add_closure(&result, name, NULL);
+    }
+    assert_int_equal(rc, KILN_E_LIMIT);
+    assert_int_equal(kiln_result_finish(&result, NULL), 0);
+    kiln_autobuf struct kiln_buf bytes = BUF;
+    assert_int_equal(kiln_result_encode(&result, &bytes, NULL), 0);
+    assert_int_equal(decode_bytes(bytes.data, bytes.len), 0);
+    for (size_t i = 0; i < result.closure_count; i++) { // longer stems: over the byte limit
+        snprintf(name, sizeof name, "lib%0200zu", i);
+        set(&result.closure[i], name);
+    }
+    kiln_buf_reset(&bytes);
+    assert_int_equal(kiln_result_finish(&result, NULL), 0);
+    assert_int_equal(kiln_result_encode(&result, &bytes, NULL), KILN_E_LIMIT);
+    for (rc = 0; !rc;)
+        rc = kiln_result_add_reason(&result, "x", NULL);
+    assert_int_equal(result.reasons_count, KILN_RESULT_REASONS_MAX);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(round_trips),
+        cmocka_unit_test(refuses_bad_values),
+        cmocka_unit_test(refuses_torn_bytes),
+        cmocka_unit_test_setup_teardown(envelopes, make_keys, drop_keys),
+        cmocka_unit_test_setup_teardown(signed_garbage, make_keys, drop_keys),
+        cmocka_unit_test(limits),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
