@@ -1,0 +1,1 @@
+int kilntest_add(int a, int b) { return a + b; }
