@@ -11,24 +11,25 @@
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
-// Edit distance (Levenshtein 1966); names longer than the bound are far from everything.
+// Edit distance that counts two exchanged letters as one error (Damerau 1964, restricted form); names longer than the
+// bound are far from everything.
 static size_t distance(const char *a, const char *b) {
     size_t a_len = strlen(a), b_len = strlen(b);
     if (a_len > NAME_BYTES_MAX || b_len > NAME_BYTES_MAX)
         return SIZE_MAX;
-    size_t row[NAME_BYTES_MAX + 1];
+    size_t rows[3][NAME_BYTES_MAX + 1];
     for (size_t k = 0; k <= b_len; k++)
-        row[k] = k;
+        rows[0][k] = k;
     for (size_t i = 1; i <= a_len; i++) {
-        size_t diagonal = row[0];
+        size_t *row = rows[i % 3], *above = rows[(i - 1) % 3], *two_above = rows[(i + 1) % 3];
         row[0] = i;
         for (size_t k = 1; k <= b_len; k++) {
-            size_t above = row[k];
-            row[k] = least(least(above, row[k - 1]) + 1, diagonal + (a[i - 1] != b[k - 1]));
-            diagonal = above;
+            row[k] = least(least(above[k], row[k - 1]) + 1, above[k - 1] + (a[i - 1] != b[k - 1]));
+            if (i > 1 && k > 1 && a[i - 1] == b[k - 2] && a[i - 2] == b[k - 1])
+                row[k] = least(row[k], two_above[k - 2] + 1);
         }
     }
-    return row[b_len];
+    return rows[a_len % 3][b_len];
 }
 
 // Near enough to be meant: a third of the letters wrong, but at least one and at most three.

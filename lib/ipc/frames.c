@@ -195,7 +195,7 @@ int kiln_frame_receive(int socket, uint64_t deadline_ms, struct kiln_frame *fram
     return 0;
 }
 
-int kiln_frame_await(int socket, uint64_t first_ms, uint64_t deadline_ms, struct kiln_frame *frame,
+int kiln_frame_await(int socket, uint64_t first_ms, uint64_t deadline_ms, struct kiln_frame *frame, bool *heard,
                      struct kiln_err *err) {
     for (uint64_t gap_ms = first_ms;; gap_ms = KILN_ALIVE_GAP_MS) {
         uint64_t gap_end_ms = kiln_clock_ms() + gap_ms;
@@ -203,6 +203,7 @@ int kiln_frame_await(int socket, uint64_t first_ms, uint64_t deadline_ms, struct
         int rc = kiln_frame_receive(socket, gap_end_ms < deadline_ms ? gap_end_ms : deadline_ms, &got, err);
         if (rc)
             return rc;
+        *heard = true;
         if (got.type == KILN_FRAME_ALIVE && kiln_clock_ms() < deadline_ms)
             continue;
         if (got.type == KILN_FRAME_ALIVE)

@@ -56,8 +56,8 @@ int kiln_frame_send(int socket, enum kiln_frame_type type, const void *payload, 
 // the stream is out of step: close it. Descriptors of a refused frame are closed.
 int kiln_frame_receive(int socket, uint64_t deadline_ms, struct kiln_frame *frame, struct kiln_err *err);
 // The next frame that is not ALIVE. first_ms bounds the wait for the first frame of any type, KILN_ALIVE_GAP_MS each
-// later wait, deadline_ms all of it.
-int kiln_frame_await(int socket, uint64_t first_ms, uint64_t deadline_ms, struct kiln_frame *frame,
+// later wait, deadline_ms all of it. *heard becomes true with the first frame, also when the call fails later.
+int kiln_frame_await(int socket, uint64_t first_ms, uint64_t deadline_ms, struct kiln_frame *frame, bool *heard,
                      struct kiln_err *err);
 int kiln_frame_peer(int socket, pid_t *pid, uid_t *uid, struct kiln_err *err); // SO_PEERCRED
 

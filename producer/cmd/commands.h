@@ -1,0 +1,17 @@
+// The table of `kiln`'s commands: one file each, one const entry each.
+#pragma once
+
+#include "lib/base/cli.h"
+
+extern const struct kiln_cli_command kiln_program; // the root; its file lists the others
+
+extern const struct kiln_cli_command kiln_cmd_stats;
+extern const struct kiln_cli_command kiln_cmd_config;
+extern const struct kiln_cli_command kiln_cmd_doctor;
+extern const struct kiln_cli_command kiln_cmd_agent;
+extern const struct kiln_cli_command kiln_cmd_toolchain;
+extern const struct kiln_cli_command kiln_cmd_version;
+extern const struct kiln_cli_command kiln_cmd_help;
+
+// Prints the help of the command that `call` ends at; returns the exit code.
+int kiln_cmd_print_help(const struct kiln_cli_call *call);
