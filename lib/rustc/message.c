@@ -48,7 +48,8 @@ static size_t add_artifact(const struct replay *replay, const char *line, size_t
         return 0;
     size_t name = path + strlen(replay->target);
     size_t name_len = name_in_string(line + name, len - name);
-    if (name_len == 0)
+    // With the slash before it, such a name would be the sandbox root.
+    if (name_len == 0 || begins(line + name, name_len, kiln_sandbox_root() + 1))
         return 0;
     size_t dir_len = strlen(replay->out_dir);
     kiln_buf_add(out, line, path);

@@ -61,6 +61,7 @@ static const struct row {
     {ARTIFACT "@/target/a.d", "d", NULL, true},
     {ARTIFACT "@/target/a.d\n", "d", NULL, true},
     {ARTIFACT "@/target/a\\", "d", NULL, true},
+    {ARTIFACT "@/target@x\",\"emit\":\"link\"}", "d", NULL, true},
     {ARTIFACT "@/out/a.d\",\"emit\":\"link\"}", "d", ARTIFACT "/t/build/a-77/out/a.d\",\"emit\":\"link\"}", false},
     {ARTIFACT "@/target/a.d\",\"emit\":\"@/x\"}", "d", ARTIFACT "d/a.d\",\"emit\":\"@/x\"}", true},
     {" " ARTIFACT "@/target/a.d\",\"emit\":\"dep-info\"}", "d", NULL, true},
