@@ -1,0 +1,135 @@
+#include "producer/agent/replay.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "lib/base/cleanup.h"
+#include "lib/base/fs.h"
+#include "lib/base/path.h"
+#include "lib/rustc/depinfo.h"
+#include "lib/rustc/message.h"
+
+void kiln_replay_release(struct kiln_replay *replay) {
+    for (size_t i = 0; i < replay->count; i++) {
+        free(replay->files[i].path);
+        if (replay->fds[i] >= 0)
+            close(replay->fds[i]);
+    }
+    free(replay->files);
+    free(replay->fds);
+    free(replay->digests);
+    kiln_buf_release(&replay->out);
+    kiln_buf_release(&replay->errout);
+    *replay = (struct kiln_replay){0};
+}
+
+static bool is_depinfo(const char *name) {
+    size_t len = strlen(name);
+    return len > 2 && !strcmp(name + len - 2, ".d");
+}
+
+static int check_depinfo(const struct kiln_unit *unit, const struct kiln_depinfo *info, struct kiln_err *err) {
+    for (size_t i = 0; i < info->env_count; i++)
+        if (!strcmp(info->env[i].name, "OUT_DIR") && (unit->facts.out_dir_as_value || !unit->facts.out_dir_used))
+            return kiln_fail(err, KILN_E_UNSUPPORTED, "path_value: OUT_DIR is used as more than the place of an included file");
+    return 0;
+}
+
+// The dep-info of a hit is written anew for this caller. A memfd opened again read-only, as every file that is handed out.
+static int rewrite_depinfo(const struct kiln_unit *unit, int stored, int *fd, uint64_t *size, struct kiln_err *err) {
+    kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(KILN_DEPINFO_BYTES_MAX), text = KILN_BUF_INIT(2 * KILN_DEPINFO_BYTES_MAX);
+    kiln_autodepinfo struct kiln_depinfo info = {0};
+    int rc = kiln_fs_read_fd(stored, &bytes, err);
+    if (rc == 0)
+        rc = kiln_depinfo_parse(bytes.data, bytes.len, &info, err);
+    if (rc == 0)
+        rc = check_depinfo(unit, &info, err);
+    if (rc == 0)
+        rc = kiln_depinfo_to_real(&info, &unit->map, unit->out_dir, err);
+    if (rc == 0)
+        rc = kiln_depinfo_format(&info, &text, err);
+    if (rc)
+        return rc;
+    kiln_autofd int memory = memfd_create("kiln-depinfo", MFD_CLOEXEC);
+    if (memory < 0)
+        return kiln_fail_errno(err, KILN_E_IO, "dep-info");
+    rc = kiln_fs_write_all(memory, text.data, text.len, err);
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", memory);
+    int readable = rc ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+    if (rc == 0 && readable < 0)
+        rc = kiln_fail_errno(err, KILN_E_IO, "dep-info");
+    if (rc)
+        return rc;
+    *fd = readable;
+    *size = text.len;
+    return 0;
+}
+
+static int add_file(const struct kiln_lookup *lookup, const struct kiln_unit *unit, const struct kiln_output *output,
+                    struct kiln_replay *replay, struct kiln_err *err) {
+    size_t at = replay->count;
+    kiln_autofd int fd = -1;
+    uint64_t size = output->size;
+    int rc = kiln_lookup_open(lookup, output, &fd, err);
+    if (rc == 0 && is_depinfo(output->name)) {
+        int rewritten = -1;
+        rc = rewrite_depinfo(unit, fd, &rewritten, &size, err);
+        if (rc == 0) {
+            close(fd);
+            fd = rewritten;
+        }
+    } else if (rc == 0) {
+        replay->digests[at] = output->digest;
+    }
+    if (rc)
+        return rc;
+    char *path = kiln_path_join(unit->out_dir, output->name);
+    if (!path)
+        return kiln_fail(err, KILN_E_NOMEM, "replay");
+    replay->files[at] = (struct kiln_place_file){.path = path, .executable = output->executable, .size = size};
+    replay->fds[at] = kiln_steal_fd(&fd);
+    replay->count++;
+    return 0;
+}
+
+static int add_text(const struct kiln_lookup *lookup, const struct kiln_unit *unit, const struct kiln_output *output,
+                    struct kiln_buf *out, struct kiln_err *err) {
+    if (output->size == 0)
+        return 0;
+    kiln_autofd int fd = -1;
+    kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(KILN_MESSAGE_BYTES_MAX);
+    int rc = kiln_lookup_open(lookup, output, &fd, err);
+    if (rc == 0)
+        rc = kiln_fs_read_fd(fd, &bytes, err);
+    bool residue = false;
+    if (rc == 0)
+        rc = kiln_message_to_real(bytes.data, bytes.len, &unit->map, unit->out_dir, out, &residue, err);
+    if (rc == 0 && residue)
+        rc = kiln_fail(err, KILN_E_UNSUPPORTED, "foreign_path: a message names a source of another package");
+    return rc;
+}
+
+int kiln_replay_build(const struct kiln_lookup *lookup, const struct kiln_unit *unit, const struct kiln_result *result,
+                      struct kiln_replay *replay, struct kiln_err *err) {
+    *replay = (struct kiln_replay){.out = KILN_BUF_INIT(2 * KILN_MESSAGE_BYTES_MAX),
+                                   .errout = KILN_BUF_INIT(2 * KILN_MESSAGE_BYTES_MAX)};
+    replay->files = calloc(result->outputs_count + 1, sizeof *replay->files);
+    replay->fds = calloc(result->outputs_count + 1, sizeof *replay->fds);
+    replay->digests = calloc(result->outputs_count + 1, sizeof *replay->digests);
+    int rc = replay->files && replay->fds && replay->digests ? 0 : kiln_fail(err, KILN_E_NOMEM, "replay");
+    for (size_t i = 0; rc == 0 && i < result->outputs_count; i++) {
+        const struct kiln_output *output = &result->outputs[i];
+        if (output->kind == KILN_OUTPUT_FILE)
+            rc = add_file(lookup, unit, output, replay, err);
+        else
+            rc = add_text(lookup, unit, output, output->kind == KILN_OUTPUT_STDOUT ? &replay->out : &replay->errout, err);
+    }
+    if (rc)
+        kiln_replay_release(replay);
+    return rc;
+}
