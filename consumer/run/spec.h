@@ -1,5 +1,6 @@
 // What kiln-run is told and what it tells back. Links lib/base only.
 //
+// bwrap adds one variable of its own to the job's environment: PWD, the value of `cwd`.
 // The starter passes: descriptor 3, a socket (SOCK_SEQPACKET); descriptor 4, a memfd with the encoded spec; and one
 // descriptor per bind, at the numbers the spec names. kiln-run answers on the socket with two messages:
 //   1. KILN_RUN_READY + 4 descriptors: out directory, observer directory, stdout memfd, stderr memfd; sent when all walls
@@ -71,7 +72,8 @@ enum kiln_run_end {
 struct kiln_run_report {
     uint32_t end;   // enum kiln_run_end
     uint32_t value;
-    uint64_t wall_ms, cpu_ms, peak_bytes; // peak 0 when not known
+    uint64_t wall_ms, peak_bytes; // peak 0 when not known
+    uint64_t cpu_ms;              // at least: what the kernel had added up when the job's init was killed
     char *text;     // for people; "" when nothing to say
 };
 

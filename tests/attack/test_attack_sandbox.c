@@ -1,0 +1,374 @@
+// Jobs that try to get out, to use up the host, or to outlive their run; and what is left on the host afterwards.
+// As root and as an ordinary user: the walls are raised differently.
+#include "tests/integration/sandbox_rig.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <glob.h>
+#include <linux/keyctl.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <time.h>
+
+#define MARKER "kiln-attack-marker"
+
+static void pause_briefly(void) { nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL); }
+
+// Processes of the host that have the marker among their arguments: the job's, and bwrap's while it carries them.
+static int marked_processes(void) {
+    int count = 0;
+    DIR *proc = opendir("/proc");
+    assert_non_null(proc);
+    for (struct dirent *entry; (entry = readdir(proc));) {
+        char path[300], line[4096];
+        snprintf(path, sizeof path, "/proc/%s/cmdline", entry->d_name);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t len = fd < 0 ? 0 : read(fd, line, sizeof line);
+        if (fd >= 0)
+            close(fd);
+        count += len > 0 && memmem(line, (size_t)len, MARKER, strlen(MARKER)) != NULL;
+    }
+    closedir(proc);
+    return count;
+}
+
+// Control groups of Kiln in all hierarchies, at any depth that occurs.
+static size_t cgroups_left(void) {
+    static const char *const patterns[] = {"/sys/fs/cgroup/kiln-[0-9]*",       "/sys/fs/cgroup/*/kiln-[0-9]*",
+                                           "/sys/fs/cgroup/*/*/kiln-[0-9]*",   "/sys/fs/cgroup/*/*/*/kiln-[0-9]*",
+                                           "/sys/fs/cgroup/*/*/*/*/kiln-[0-9]*"};
+    glob_t found = {0};
+    for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++)
+        glob(patterns[i], GLOB_NOSORT | (i ? GLOB_APPEND : 0), NULL, &found);
+    size_t count = found.gl_pathc;
+    globfree(&found);
+    return count;
+}
+
+static void assert_nothing_runs(void) {
+    if (marked_processes())
+        fail_msg("%d processes of the job are left", marked_processes());
+}
+
+static void has_no_network(void **state) {
+    (void)state;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof address;
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &len), 0);
+    char port[16];
+    snprintf(port, sizeof port, "%u", ntohs(address.sin_port));
+    const char *const targets[][2] = {{"127.0.0.1", port}, {"1.1.1.1", "80"}, {"10.0.2.2", "53"}};
+    for (size_t i = 0; i < 3; i++) {
+        rig_auto struct rig rig;
+        rig_init(&rig);
+        rig_run(&rig, "connect", targets[i][0], targets[i][1], NULL);
+        rig_assert_end(&rig, KILN_END_EXIT, 0);
+        rig_assert_out(&rig, i ? "ENETUNREACH\n" : "ECONNREFUSED\n");
+    }
+    close(listener);
+}
+
+static void reaches_no_abstract_socket(void **state) {
+    (void)state;
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int name_len = snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "kiln-attack-%d", getpid());
+    socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)name_len);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, len), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    rig_expect("abstract", address.sun_path + 1, "ECONNREFUSED\n");
+    close(listener);
+}
+
+static void gets_no_privilege(void **state) {
+    (void)state;
+    rig_auto struct rig rig;
+    rig_init(&rig);
+    rig_run(&rig, "climb", "/tmp", NULL);
+    rig_assert_end(&rig, KILN_END_EXIT, 0);
+    rig_assert_out(&rig, "ENOSPC\nEPERM\nEPERM\nEPERM\n" // user namespaces are used up, the others need a capability
+                         "EPERM\nEPERM\nEPERM\nEPERM\nEINVAL\nEPERM\nEPERM\nEROFS\n"); // EINVAL: uid 0 does not exist
+}
+
+static void finds_no_keys_of_the_starter(void **state) {
+    (void)state;
+    if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0)
+        skip(); // a kernel, or a container, without keys
+    long key = syscall(SYS_add_key, "user", "kiln-attack-key", "secret", 6, KEY_SPEC_SESSION_KEYRING);
+    assert_true(key > 0);
+    assert_true(syscall(SYS_keyctl, KEYCTL_SEARCH, KEY_SPEC_SESSION_KEYRING, "user", "kiln-attack-key", 0) == key);
+    rig_expect("find-key", "kiln-attack-key", "ENOKEY\n");
+}
+
+// The init of the job's pid namespace is the same user's process and may be stopped; that helps the job to nothing.
+static void stopping_init_gains_nothing(void **state) {
+    (void)state;
+    rig_auto struct rig rig;
+    rig_init(&rig);
+    rig.spec.wall_ms = 500;
+    rig_run(&rig, "trace-init", MARKER, NULL);
+    rig_assert_end(&rig, KILN_END_WALL, 0);
+    assert_nothing_runs();
+}
+
+static void leaves_no_segment(void **state) {
+    (void)state;
+    rig_expect("segment", "0x6b696c6e", "ok\n");
+    rig_expect("segment", "0x6b696c6e", "ok\n");
+}
+
+static void fork_bomb_is_bounded(void **state) {
+    (void)state;
+    rig_auto struct rig rig;
+    rig_init(&rig);
+    rig.spec.wall_ms = 1500;
+    rig_run(&rig, "fork-bomb", MARKER, NULL);
+    rig_assert_end(&rig, KILN_END_WALL, 0);
+    assert_nothing_runs();
+    long forks = strtol(kiln_buf_text(&rig.out), NULL, 10);
+    assert_in_range(forks, rig.spec.processes / 2, rig.spec.processes);
+}
+
+// The allowance is the job's own: other processes of the same user on the host do not use it up.
+static void other_processes_do_not_count(void **state) {
+    (void)state;
+    pid_t others[100];
+    for (size_t i = 0; i < 100; i++) {
+        others[i] = fork();
+        assert_true(others[i] >= 0);
+        if (others[i] == 0)
+            for (;;)
+                pause();
+    }
+    rig_auto struct rig rig;
+    rig_init(&rig);
+    rig.spec.processes = 8;
+    rig_run(&rig, "run", "/job", "hello", NULL);
+    for (size_t i = 0; i < 100; i++) {
+        kill(others[i], SIGKILL);
+        waitpid(others[i], NULL, 0);
+    }
+    rig_assert_end(&rig, KILN_END_EXIT, 0);
+    rig_assert_out(&rig, "hello\n");
+}
+
+static void memory_bomb_is_bounded(void **state) {
+    (void)state;
+    rig_auto struct rig rig;
+    rig_init(&rig);
+    rig_run(&rig, "memory-bomb", MARKER, NULL);
+    if (rig.report.end == KILN_END_MEMORY) {
+        assert_in_range(rig.report.peak_bytes, 200u << 20, 257u << 20);
+    } else { // no control group to be had: the allocation is refused
+        rig_assert_end(&rig, KILN_END_EXIT, 0);
+        rig_assert_out(&rig, "ENOMEM\n");
+        assert_int_not_equal(geteuid(), 0);
+    }
+    assert_nothing_runs();
+}
+
+static void flood_is_cut(void **state) {
+    (void)state;
+    for (int fd = 1; fd <= 2; fd++) {
+        rig_auto struct rig rig;
+        rig_init(&rig);
+        rig.spec.text_bytes = 300001;
+        rig_run(&rig, "flood", fd == 1 ? "1" : "2", MARKER, NULL);
+        rig_assert_end(&rig, KILN_END_TEXT, 0);
+        assert_int_equal(fd == 1 ? rig.out.len : rig.errout.len, 300001);
+        assert_non_null(strstr(rig.report.text, fd == 1 ? "stdout" : "stderr"));
+        assert_nothing_runs();
+    }
+}
+
+static void endless_loop_is_killed(void **state) {
+    (void)state;
+    rig_auto struct rig rig;
+    rig_init(&rig);
+    rig.spec.wall_ms = 300;
+    rig_run(&rig, "spin", MARKER, NULL);
+    rig_assert_end(&rig, KILN_END_WALL, 0);
+    assert_in_range(rig.report.wall_ms, 300, 3000);
+    assert_nothing_runs();
+}
+
+static void daemon_is_dead_before_the_report(void **state) {
+    (void)state;
+    for (int round = 0; round < 10; round++) {
+        rig_auto struct rig rig;
+        rig_init(&rig);
+        kiln_autofree char *file = kiln_path_join(rig.spec.out_dir, "appended");
+        rig_run(&rig, "daemon", file, MARKER, NULL);
+        assert_nothing_runs();
+        rig_assert_end(&rig, KILN_END_EXIT, 0);
+        struct stat before, after;
+        if (fstatat(rig.session.out_dir, "appended", &before, 0))
+            continue; // killed before it opened the file
+        pause_briefly();
+        assert_int_equal(fstatat(rig.session.out_dir, "appended", &after, 0), 0);
+        assert_int_equal(before.st_size, after.st_size);
+    }
+}
+
+static void disk_is_bounded(void **state) {
+    (void)state;
+    struct rig probe;
+    rig_init(&probe);
+    const char *const dirs[] = {probe.spec.out_dir, probe.spec.tmp_dir};
+    for (size_t i = 0; i < 2; i++) {
+        rig_auto struct rig rig;
+        rig_init(&rig);
+        kiln_autofree char *file = kiln_path_join(dirs[i], "big");
+        rig_run(&rig, "fill", file, NULL);
+        rig_assert_out(&rig, "ENOSPC 16777216\n");
+        kiln_autofree char *text = NULL;
+        assert_true(asprintf(&text, "ENOSPC %llu\n", (unsigned long long)rig.spec.inodes - 1) > 0);
+        rig_expect("fill-inodes", dirs[i], text);
+    }
+    rig_release(&probe);
+    rig_auto struct rig rig;
+    rig_init(&rig);
+    rig_run(&rig, "sparse", "/tmp/sparse", NULL);
+    rig_assert_end(&rig, KILN_END_SIGNAL, SIGXFSZ);
+}
+
+static void killing_everything_kills_the_job_only(void **state) {
+    (void)state;
+    rig_auto struct rig rig;
+    rig_init(&rig);
+    rig_run(&rig, "kill-all", NULL);
+    assert_true(rig.report.end == KILN_END_EXIT || rig.report.end == KILN_END_SIGNAL);
+}
+
+static bool gone_by(uint64_t deadline_ms) {
+    while (marked_processes())
+        if (kiln_clock_left_ms(deadline_ms) == 0)
+            return false;
+        else
+            pause_briefly();
+    return true;
+}
+
+static bool runs_by(uint64_t deadline_ms) {
+    while (marked_processes() < 3) // bwrap twice and the job
+        if (kiln_clock_left_ms(deadline_ms) == 0)
+            return false;
+        else
+            pause_briefly();
+    return true;
+}
+
+static void start_spinning(struct rig *rig) {
+    rig_init(rig);
+    rig_command(rig, "/job", "spin", MARKER, NULL);
+    if (rig_start(rig))
+        fail_msg("refused: %s", rig->err.text);
+    assert_true(runs_by(kiln_clock_ms() + 10000));
+}
+
+static void dies_with_kiln_run(void **state) {
+    (void)state;
+    for (int round = 0; round < 5; round++) {
+        rig_auto struct rig rig;
+        start_spinning(&rig);
+        kill(rig.session.pid, SIGKILL);
+        assert_true(gone_by(kiln_clock_ms() + 5000));
+        struct kiln_err err;
+        assert_int_equal(kiln_run_wait(&rig.session, kiln_clock_ms() + 5000, &rig.report, &err), KILN_E_CLOSED);
+    }
+    rig_expect("hello", NULL, "hello\n"); // removes the control groups that the killed ones left
+    assert_int_equal(cgroups_left(), 0);
+}
+
+static void dies_while_the_walls_rise(void **state) {
+    (void)state;
+    for (long delay_us = 0; delay_us < 6000; delay_us += 150) {
+        struct rig rig;
+        rig_init(&rig);
+        rig_command(&rig, "/job", "spin", MARKER, NULL);
+        pid_t starter = fork();
+        if (starter == 0) {
+            rig_start(&rig);
+            for (;;)
+                pause();
+        }
+        nanosleep(&(struct timespec){.tv_nsec = delay_us * 1000}, NULL);
+        kill(starter, SIGKILL);
+        waitpid(starter, NULL, 0);
+        if (!gone_by(kiln_clock_ms() + 5000))
+            fail_msg("starter killed after %ld us: the job lives", delay_us);
+        rig_release(&rig);
+    }
+}
+
+static void dies_with_the_starter(void **state) {
+    (void)state;
+    rig_auto struct rig rig;
+    rig_init(&rig);
+    pid_t starter = fork();
+    if (starter == 0) {
+        rig_command(&rig, "/job", "spin", MARKER, NULL);
+        _exit(rig_start(&rig) ? 1 : pause());
+    }
+    assert_true(runs_by(kiln_clock_ms() + 10000));
+    kill(starter, SIGKILL);
+    waitpid(starter, NULL, 0);
+    assert_true(gone_by(kiln_clock_ms() + 5000));
+}
+
+static void is_ended_by_releasing_the_session(void **state) {
+    (void)state;
+    struct rig rig;
+    start_spinning(&rig);
+    rig_release(&rig);
+    assert_nothing_runs();
+}
+
+static void read_mounts(struct kiln_buf *text) {
+    assert_int_equal(kiln_fs_read_file(AT_FDCWD, "/proc/self/mountinfo", text, NULL), 0);
+}
+
+static void leaves_nothing_on_the_host(void **state) {
+    (void)state;
+    kiln_autobuf struct kiln_buf before = KILN_BUF_INIT(1u << 20), after = KILN_BUF_INIT(1u << 20);
+    read_mounts(&before);
+    rig_expect("hello", NULL, "hello\n");
+    for (uint64_t deadline_ms = kiln_clock_ms() + 5000; cgroups_left() && kiln_clock_left_ms(deadline_ms);)
+        pause_briefly();
+    assert_int_equal(cgroups_left(), 0);
+    read_mounts(&after);
+    assert_string_equal(kiln_buf_text(&before), kiln_buf_text(&after));
+    assert_nothing_runs();
+}
+
+static int tests(void) {
+    const struct CMUnitTest all[] = {
+        cmocka_unit_test(has_no_network),
+        cmocka_unit_test(reaches_no_abstract_socket),
+        cmocka_unit_test(gets_no_privilege),
+        cmocka_unit_test(finds_no_keys_of_the_starter),
+        cmocka_unit_test(stopping_init_gains_nothing),
+        cmocka_unit_test(leaves_no_segment),
+        cmocka_unit_test(fork_bomb_is_bounded),
+        cmocka_unit_test(other_processes_do_not_count),
+        cmocka_unit_test(memory_bomb_is_bounded),
+        cmocka_unit_test(flood_is_cut),
+        cmocka_unit_test(endless_loop_is_killed),
+        cmocka_unit_test(daemon_is_dead_before_the_report),
+        cmocka_unit_test(disk_is_bounded),
+        cmocka_unit_test(killing_everything_kills_the_job_only),
+        cmocka_unit_test(dies_with_kiln_run),
+        cmocka_unit_test(dies_while_the_walls_rise),
+        cmocka_unit_test(dies_with_the_starter),
+        cmocka_unit_test(is_ended_by_releasing_the_session),
+        cmocka_unit_test(leaves_nothing_on_the_host),
+    };
+    return cmocka_run_group_tests_name("sandbox attacks", all, NULL, NULL);
+}
+
+int main(void) { return rig_both(tests); }
