@@ -3,8 +3,11 @@
 // Decoding is strict and bounded before avro-c sees a byte: known id for the topic, minimal varints, one block per
 // array, counts and lengths within the caps of schemas/README.md, UTF-8 without NUL, exact end; accepting implies that
 // encoding the decoded record gives the same bytes. Content never travels in records; 256 KiB at most.
-// Ownership: decoded records own their fields (kiln_*_release). avro-c is used from one thread at a time per process:
-// these functions serialise themselves.
+// Encoding is held to the same caps: what decode would refuse, encode refuses (KILN_E_LIMIT past a cap, KILN_E_INVAL for a
+// text that is NULL or not what its field takes). Texts are never NULL; bytes and arrays may be NULL when their count is 0,
+// and are when decoded.
+// Ownership: decoded records own their fields (kiln_*_release; zeroed records may be released too). Thread: any;
+// avro-c is used from one thread at a time per process, so these functions serialise themselves.
 #pragma once
 
 #include <stdbool.h>
@@ -122,6 +125,8 @@ struct kiln_candidate {
     size_t reasons_count;
     uint64_t wall_ms;
 };
+
+#define KILN_WIRE_BYTES_MAX (256u << 10) // of a framed record
 
 #define KILN_RECORD_TYPES(X) \
     X(job_submitted) X(job_uploaded) X(job_cancelled) X(answer) X(credit) X(work) X(lease) X(candidate)
