@@ -12,7 +12,7 @@
 #include <sys/un.h>
 #include <time.h>
 
-#define MARKER "kiln-attack-marker"
+static char marker[40]; // an argument of every job of this process
 
 static void pause_briefly(void) { nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL); }
 
@@ -28,13 +28,13 @@ static int marked_processes(void) {
         ssize_t len = fd < 0 ? 0 : read(fd, line, sizeof line);
         if (fd >= 0)
             close(fd);
-        count += len > 0 && memmem(line, (size_t)len, MARKER, strlen(MARKER)) != NULL;
+        count += len > 0 && memmem(line, (size_t)len, marker, strlen(marker)) != NULL;
     }
     closedir(proc);
     return count;
 }
 
-// Control groups of Kiln in all hierarchies, at any depth that occurs.
+// Control groups of a kiln-run that is gone, in all hierarchies, at any depth that occurs.
 static size_t cgroups_left(void) {
     static const char *const patterns[] = {"/sys/fs/cgroup/kiln-[0-9]*",       "/sys/fs/cgroup/*/kiln-[0-9]*",
                                            "/sys/fs/cgroup/*/*/kiln-[0-9]*",   "/sys/fs/cgroup/*/*/*/kiln-[0-9]*",
@@ -42,7 +42,11 @@ static size_t cgroups_left(void) {
     glob_t found = {0};
     for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++)
         glob(patterns[i], GLOB_NOSORT | (i ? GLOB_APPEND : 0), NULL, &found);
-    size_t count = found.gl_pathc;
+    size_t count = 0;
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        pid_t pid = (pid_t)strtol(strrchr(found.gl_pathv[i], '-') + 1, NULL, 10);
+        count += kill(pid, 0) < 0 && errno == ESRCH;
+    }
     globfree(&found);
     return count;
 }
@@ -111,7 +115,7 @@ static void stopping_init_gains_nothing(void **state) {
     rig_auto struct rig rig;
     rig_init(&rig);
     rig.spec.wall_ms = 500;
-    rig_run(&rig, "trace-init", MARKER, NULL);
+    rig_run(&rig, "trace-init", marker, NULL);
     rig_assert_end(&rig, KILN_END_WALL, 0);
     assert_nothing_runs();
 }
@@ -127,7 +131,7 @@ static void fork_bomb_is_bounded(void **state) {
     rig_auto struct rig rig;
     rig_init(&rig);
     rig.spec.wall_ms = 1500;
-    rig_run(&rig, "fork-bomb", MARKER, NULL);
+    rig_run(&rig, "fork-bomb", marker, NULL);
     rig_assert_end(&rig, KILN_END_WALL, 0);
     assert_nothing_runs();
     long forks = strtol(kiln_buf_text(&rig.out), NULL, 10);
@@ -161,7 +165,7 @@ static void memory_bomb_is_bounded(void **state) {
     (void)state;
     rig_auto struct rig rig;
     rig_init(&rig);
-    rig_run(&rig, "memory-bomb", MARKER, NULL);
+    rig_run(&rig, "memory-bomb", marker, NULL);
     if (rig.report.end == KILN_END_MEMORY) {
         assert_in_range(rig.report.peak_bytes, 200u << 20, 257u << 20);
     } else { // no control group to be had: the allocation is refused
@@ -178,7 +182,7 @@ static void flood_is_cut(void **state) {
         rig_auto struct rig rig;
         rig_init(&rig);
         rig.spec.text_bytes = 300001;
-        rig_run(&rig, "flood", fd == 1 ? "1" : "2", MARKER, NULL);
+        rig_run(&rig, "flood", fd == 1 ? "1" : "2", marker, NULL);
         rig_assert_end(&rig, KILN_END_TEXT, 0);
         assert_int_equal(fd == 1 ? rig.out.len : rig.errout.len, 300001);
         assert_non_null(strstr(rig.report.text, fd == 1 ? "stdout" : "stderr"));
@@ -191,7 +195,7 @@ static void endless_loop_is_killed(void **state) {
     rig_auto struct rig rig;
     rig_init(&rig);
     rig.spec.wall_ms = 300;
-    rig_run(&rig, "spin", MARKER, NULL);
+    rig_run(&rig, "spin", marker, NULL);
     rig_assert_end(&rig, KILN_END_WALL, 0);
     assert_in_range(rig.report.wall_ms, 300, 3000);
     assert_nothing_runs();
@@ -203,7 +207,7 @@ static void daemon_is_dead_before_the_report(void **state) {
         rig_auto struct rig rig;
         rig_init(&rig);
         kiln_autofree char *file = kiln_path_join(rig.spec.out_dir, "appended");
-        rig_run(&rig, "daemon", file, MARKER, NULL);
+        rig_run(&rig, "daemon", file, marker, NULL);
         assert_nothing_runs();
         rig_assert_end(&rig, KILN_END_EXIT, 0);
         struct stat before, after;
@@ -265,7 +269,7 @@ static bool runs_by(uint64_t deadline_ms) {
 
 static void start_spinning(struct rig *rig) {
     rig_init(rig);
-    rig_command(rig, "/job", "spin", MARKER, NULL);
+    rig_command(rig, "/job", "spin", marker, NULL);
     if (rig_start(rig))
         fail_msg("refused: %s", rig->err.text);
     assert_true(runs_by(kiln_clock_ms() + 10000));
@@ -290,7 +294,7 @@ static void dies_while_the_walls_rise(void **state) {
     for (long delay_us = 0; delay_us < 6000; delay_us += 150) {
         struct rig rig;
         rig_init(&rig);
-        rig_command(&rig, "/job", "spin", MARKER, NULL);
+        rig_command(&rig, "/job", "spin", marker, NULL);
         pid_t starter = fork();
         if (starter == 0) {
             rig_start(&rig);
@@ -312,7 +316,7 @@ static void dies_with_the_starter(void **state) {
     rig_init(&rig);
     pid_t starter = fork();
     if (starter == 0) {
-        rig_command(&rig, "/job", "spin", MARKER, NULL);
+        rig_command(&rig, "/job", "spin", marker, NULL);
         _exit(rig_start(&rig) ? 1 : pause());
     }
     assert_true(runs_by(kiln_clock_ms() + 10000));
@@ -347,6 +351,7 @@ static void leaves_nothing_on_the_host(void **state) {
 }
 
 static int tests(void) {
+    snprintf(marker, sizeof marker, "kiln-attack-%d", getpid());
     const struct CMUnitTest all[] = {
         cmocka_unit_test(has_no_network),
         cmocka_unit_test(reaches_no_abstract_socket),
