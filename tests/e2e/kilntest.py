@@ -46,11 +46,12 @@ def digest(path):
 class Agent:
     """A kiln-agent in a directory of its own."""
 
-    def __init__(self, world, name="agent", user=None, settings="", dir=None):
+    def __init__(self, world, name="agent", user=None, settings="", dir=None, system=False):
         self.world = world
         self.dir = pathlib.Path(dir or world.path(name))
         self.dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.user = user
+        self.system = system
         self.config = world.path(name + ".conf")
         self.config.write_text(settings)
         self.config.chmod(0o644)
@@ -58,7 +59,7 @@ class Agent:
 
     def start(self):
         command = [self.world.program("kiln-agent"), "--dir", str(self.dir), "--libexec", str(self.world.libexec),
-                   "--config", str(self.config)]
+                   "--config", str(self.config)] + (["--system"] if self.system else [])
         if self.user is not None:
             os.chown(self.dir, self.user, self.user)
             os.chown(self.config, self.user, self.user)
