@@ -159,58 +159,76 @@ static int run_stop(const struct kiln_cli_call *call) {
     return code;
 }
 
-// Any frame shows that it answers.
-static bool answers(int socket) {
-    const char *argv[] = {"agent", "status", NULL};
-    const struct kiln_command_request request = {.argv = (char **)argv, .argc = 2};
-    kiln_autobuf struct kiln_buf payload = KILN_BUF_INIT(256);
-    kiln_autoframe struct kiln_frame frame = {0};
-    return kiln_command_request_encode(&request, &payload, NULL) == 0 &&
-           kiln_frame_send(socket, KILN_FRAME_COMMAND, payload.data, payload.len, NULL, 0,
-                           kiln_clock_ms() + CONNECT_MS, NULL) == 0 &&
-           kiln_frame_receive(socket, kiln_clock_ms() + KILN_ALIVE_FIRST_MS, &frame, NULL) == 0;
-}
-
 struct status {
-    const char *dir, *why; // why: NULL when it answers
-    pid_t pid;             // 0: does not run
+    struct kiln_endpoint endpoint;
+    pid_t pid; // 0: does not run
+    struct kiln_command_reply reply; // the agent's own words
+    const char *why; // NULL when it answers
 };
 
+static void release_status(struct status *status) {
+    kiln_endpoint_release(&status->endpoint);
+    kiln_command_reply_release(&status->reply);
+}
+
+static int ask_status(const struct kiln_cli_call *call, int socket, struct kiln_command_reply *reply,
+                      struct kiln_err *err) {
+    const char *argv[] = {"agent", "status", kiln_cli_flag(call, "json") ? "--json" : NULL};
+    const struct kiln_command_request request = {.argv = (char **)argv, .argc = argv[2] ? 3 : 2};
+    kiln_autobuf struct kiln_buf payload = KILN_BUF_INIT(256);
+    kiln_autoframe struct kiln_frame frame = {0};
+    uint64_t now_ms = kiln_clock_ms();
+    bool heard = false;
+    int rc = kiln_command_request_encode(&request, &payload, err);
+    if (rc == 0)
+        rc = kiln_frame_send(socket, KILN_FRAME_COMMAND, payload.data, payload.len, NULL, 0, now_ms + CONNECT_MS, err);
+    if (rc == 0)
+        rc = kiln_frame_await(socket, KILN_ALIVE_FIRST_MS, now_ms + KILN_ALIVE_FIRST_MS, &frame, &heard, err);
+    return rc ? rc : kiln_command_reply_decode(frame.payload, frame.len, reply, err);
+}
+
+static void add_status_json(const struct status *status, struct kiln_buf *out) {
+    kiln_buf_addf(out, "{\"running\": %s, \"answers\": %s, \"pid\": %d, \"dir\": ", status->pid ? "true" : "false",
+                  status->why ? "false" : "true", (int)status->pid);
+    kiln_cmd_add_json(out, status->endpoint.dir ? status->endpoint.dir : "");
+    kiln_buf_add_str(out, ", \"reason\": ");
+    kiln_cmd_add_json(out, status->why ? status->why : "");
+    kiln_buf_add_str(out, ", \"agent\": ");
+    if (status->reply.out_len)
+        kiln_buf_add(out, status->reply.out, status->reply.out_len);
+    else
+        kiln_buf_add_str(out, "null\n");
+    kiln_buf_add_str(out, "}\n");
+}
+
 static int say_status(const struct kiln_cli_call *call, const struct status *status) {
-    kiln_autobuf struct kiln_buf out = KILN_BUF_INIT(64u << 10);
-    if (kiln_cli_flag(call, "json")) {
-        kiln_buf_addf(&out, "{\"running\": %s, \"answers\": %s, \"pid\": %d, \"dir\": ", status->pid ? "true" : "false",
-                      status->why ? "false" : "true", (int)status->pid);
-        kiln_cmd_add_json(&out, status->dir ? status->dir : "");
-        kiln_buf_add_str(&out, ", \"reason\": ");
-        kiln_cmd_add_json(&out, status->why ? status->why : "");
-        kiln_buf_add_str(&out, "}\n");
-    } else if (status->pid) {
-        kiln_buf_addf(&out, "agent runs: process %d, %s%s%s\n", (int)status->pid, status->dir,
-                      status->why ? "; " : "", status->why ? status->why : "");
-    } else {
+    kiln_autobuf struct kiln_buf out = KILN_BUF_INIT(1u << 20);
+    if (kiln_cli_flag(call, "json"))
+        add_status_json(status, &out);
+    else if (!status->why)
+        kiln_buf_add(&out, status->reply.out, status->reply.out_len);
+    else if (status->pid)
+        kiln_buf_addf(&out, "agent %d in %s does not answer: %s\n", (int)status->pid, status->endpoint.dir, status->why);
+    else
         kiln_buf_addf(&out, "no agent runs: %s\n", status->why);
-    }
     int code = kiln_cmd_print(&out);
     return status->why ? KILN_EXIT_FAILED : code;
 }
 
 static int run_status(const struct kiln_cli_call *call) {
-    kiln_auto(kiln_endpoint_release) struct kiln_endpoint endpoint = {0};
+    kiln_auto(release_status) struct status status = {0};
     kiln_autofd int socket = -1;
     struct kiln_err err;
-    struct status status = {0};
     uid_t uid;
-    int rc = choose_dir(call, &endpoint, &err);
-    status.dir = endpoint.dir;
+    int rc = choose_dir(call, &status.endpoint, &err);
     if (rc == 0)
-        rc = kiln_endpoint_connect(endpoint.dir, kiln_clock_ms() + CONNECT_MS, &socket, &err);
+        rc = kiln_endpoint_connect(status.endpoint.dir, kiln_clock_ms() + CONNECT_MS, &socket, &err);
     if (rc == 0)
         rc = kiln_frame_peer(socket, &status.pid, &uid, &err);
+    if (rc == 0)
+        rc = ask_status(call, socket, &status.reply, &err);
     if (rc)
         status.why = err.text;
-    else if (!answers(socket))
-        status.why = "it does not answer";
     return say_status(call, &status);
 }
 

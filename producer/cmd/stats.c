@@ -3,6 +3,7 @@
 
 static const struct kiln_cli_option options[] = {
     {"json", NULL, "Print one JSON object."},
+    {"zero", NULL, "Set all counters to zero first."},
 };
 
 static int run(const struct kiln_cli_call *call) { return kiln_cmd_ask(call, KILN_ASK_START); }

@@ -27,7 +27,8 @@ struct placing {
     struct staged *files;
     size_t count;
     sigset_t before; // the signals that were blocked
-    bool blocked;
+    struct sigaction too_large_before;
+    bool guarded;
 };
 
 static int name_beneath(const char *out_dir, const char *path, const char **name, struct kiln_err *err) {
@@ -55,25 +56,37 @@ static int check_source(int fd, const struct kiln_place_file *file, struct kiln_
     return 0;
 }
 
-static void block_signals(struct placing *placing) {
-    sigset_t ours;
-    sigemptyset(&ours);
-    sigaddset(&ours, SIGINT);
-    sigaddset(&ours, SIGTERM);
-    sigaddset(&ours, SIGHUP);
-    placing->blocked = sigprocmask(SIG_BLOCK, &ours, &placing->before) == 0;
+static const int held_signals[] = {SIGINT, SIGTERM, SIGHUP};
+#define HELD_COUNT (sizeof held_signals / sizeof *held_signals)
+
+// A file that outgrows the process's limit is an error to handle (EFBIG), not the end of the process.
+static void guard_signals(struct placing *placing) {
+    sigset_t held;
+    sigemptyset(&held);
+    for (size_t i = 0; i < HELD_COUNT; i++)
+        sigaddset(&held, held_signals[i]);
+    sigprocmask(SIG_BLOCK, &held, &placing->before);
+    const struct sigaction ignore = {.sa_handler = SIG_IGN};
+    sigaction(SIGXFSZ, &ignore, &placing->too_large_before);
+    placing->guarded = true;
+}
+
+static void unguard_signals(struct placing *placing) {
+    if (!placing->guarded)
+        return;
+    sigaction(SIGXFSZ, &placing->too_large_before, NULL);
+    sigprocmask(SIG_SETMASK, &placing->before, NULL);
 }
 
 // A signal that would end the process waits to do so.
 static bool must_stop(const struct placing *placing) {
-    static const int ours[] = {SIGINT, SIGTERM, SIGHUP};
     sigset_t pending;
     if (sigpending(&pending) < 0)
         return false;
-    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) {
+    for (size_t i = 0; i < HELD_COUNT; i++) {
         struct sigaction action;
-        if (sigismember(&pending, ours[i]) == 1 && sigismember(&placing->before, ours[i]) == 0 &&
-            sigaction(ours[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+        if (sigismember(&pending, held_signals[i]) == 1 && sigismember(&placing->before, held_signals[i]) == 0 &&
+            sigaction(held_signals[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
             return true;
     }
     return false;
@@ -90,8 +103,7 @@ static void end_placing(struct placing *placing) {
     free(placing->files);
     if (placing->dirfd >= 0)
         close(placing->dirfd);
-    if (placing->blocked)
-        sigprocmask(SIG_SETMASK, &placing->before, NULL);
+    unguard_signals(placing);
 }
 
 static int random_name(char *name, size_t size, struct kiln_err *err) {
@@ -191,27 +203,34 @@ static int open_out_dir(const char *out_dir, int *dirfd, struct kiln_err *err) {
     return *dirfd < 0 ? kiln_fail_errno(err, KILN_E_IO, "cannot open the output directory %s", path) : 0;
 }
 
+static int check_order(const char *out_dir, const struct kiln_place_order *order, const int *fds,
+                       struct placing *placing, struct kiln_err *err) {
+    placing->files = calloc(order->files_count + 1, sizeof *placing->files);
+    if (!placing->files)
+        return kiln_fail(err, KILN_E_NOMEM, "no memory to place %zu files", order->files_count);
+    for (size_t i = 0; i < order->files_count; i++) {
+        placing->files[i].fd = -1;
+        placing->count = i + 1;
+        int rc = name_beneath(out_dir, order->files[i].path, &placing->files[i].name, err);
+        if (rc == 0)
+            rc = check_source(fds[i], &order->files[i], err);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
 int kiln_place_files(const char *out_dir, const struct kiln_place_order *order, const int *fds, size_t fds_count,
                      struct kiln_placed_file *identities, struct kiln_err *err) {
     if (fds_count != order->files_count)
         return kiln_fail(err, KILN_E_CORRUPT, "%zu files came with %zu descriptors", order->files_count, fds_count);
     kiln_auto(end_placing) struct placing placing = {.dirfd = -1};
-    placing.files = calloc(order->files_count + 1, sizeof *placing.files);
-    if (!placing.files)
-        return kiln_fail(err, KILN_E_NOMEM, "no memory to place %zu files", order->files_count);
-    int rc = 0;
-    for (size_t i = 0; rc == 0 && i < order->files_count; i++) {
-        placing.files[i].fd = -1;
-        placing.count = i + 1;
-        rc = name_beneath(out_dir, order->files[i].path, &placing.files[i].name, err);
-        if (rc == 0)
-            rc = check_source(fds[i], &order->files[i], err);
-    }
+    int rc = check_order(out_dir, order, fds, &placing, err);
     if (rc == 0)
         rc = open_out_dir(out_dir, &placing.dirfd, err);
     if (rc)
         return rc;
-    block_signals(&placing);
+    guard_signals(&placing);
     for (size_t i = 0; rc == 0 && i < placing.count; i++)
         rc = must_stop(&placing) ? kiln_fail(err, KILN_E_CLOSED, "ended by a signal")
                                  : stage(placing.dirfd, &order->files[i], fds[i], &placing.files[i], err);
