@@ -6,16 +6,20 @@
 // A raw string may have this many '#'; more is an error in rustc.
 #define HASHES_MAX 255
 
-enum { SPACE = 1, IDENT_START = 2, DIGIT = 4 };
+enum { SPACE = 1, IDENT_START = 2, DIGIT = 4, WIDE = 8 };
 
-// Bytes of 0x80 and more begin or continue an identifier: which of them Unicode forbids makes no difference here.
-static unsigned char_class(unsigned char c) {
-    if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c >= 0x80)
-        return IDENT_START;
-    if (c >= '0' && c <= '9')
-        return DIGIT;
-    return c == ' ' || (c >= '\t' && c <= '\r') ? SPACE : 0;
-}
+// Bytes of 0x80 and more begin or continue an identifier: which of them Unicode forbids makes no difference here, but
+// for the two that may begin a wide space.
+static const unsigned char classes[256] = {
+    ['\t' ... '\r'] = SPACE,     [' '] = SPACE,
+    ['0' ... '9'] = DIGIT,       ['a' ... 'z'] = IDENT_START,
+    ['A' ... 'Z'] = IDENT_START, ['_'] = IDENT_START,
+    [0x80 ... 0xc1] = IDENT_START, [0xc2] = IDENT_START | WIDE,
+    [0xc3 ... 0xe1] = IDENT_START, [0xe2] = IDENT_START | WIDE,
+    [0xe3 ... 0xff] = IDENT_START,
+};
+
+static unsigned char_class(unsigned char c) { return classes[c]; }
 
 static unsigned char byte_at(const struct kiln_lexer *lexer, size_t at) {
     return at < lexer->len ? (unsigned char)lexer->data[at] : 0;
@@ -32,9 +36,11 @@ static size_t wide_space(const struct kiln_lexer *lexer, size_t at) {
 }
 
 static size_t skip_ident(const struct kiln_lexer *lexer, size_t at) {
-    while (at < lexer->len && (char_class((unsigned char)lexer->data[at]) & (IDENT_START | DIGIT)) &&
-           wide_space(lexer, at) == 0)
-        at++;
+    for (; at < lexer->len; at++) {
+        unsigned class = char_class((unsigned char)lexer->data[at]);
+        if (!(class & (IDENT_START | DIGIT)) || ((class & WIDE) && wide_space(lexer, at)))
+            break;
+    }
     return at;
 }
 
@@ -201,7 +207,7 @@ void kiln_lexer_next(struct kiln_lexer *lexer, struct kiln_token *token) {
         unsigned char c = (unsigned char)lexer->data[at];
         unsigned class = char_class(c);
         size_t start = at;
-        if (class == IDENT_START) {
+        if (class & IDENT_START) {
             at = identifier(lexer, at, token);
         } else if (class == DIGIT) {
             at = skip_ident(lexer, at);

@@ -9,8 +9,9 @@
 
 #define OUT_DIR "OUT_DIR"
 
-// What a delimiter belongs to: the macro that it is the argument list of.
-enum group { GROUP_OTHER, GROUP_INCLUDE, GROUP_CONCAT, GROUP_ENV, GROUP_OPTION_ENV, GROUP_VAR };
+// What a delimiter belongs to: the macro or function that it is the argument list of. MACRO: any other macro, the rules
+// of one, or an attribute.
+enum group { GROUP_OTHER, GROUP_VAR, GROUP_MACRO, GROUP_INCLUDE, GROUP_CONCAT, GROUP_ENV, GROUP_OPTION_ENV };
 
 static const struct {
     const char *name;
@@ -31,16 +32,14 @@ struct scan {
     struct kiln_scan_facts *facts;
     struct kiln_buf groups;               // one byte per open delimiter
     struct kiln_token last, last_but_one; // tokens before the current one
+    size_t macros;                        // open delimiters that belong to macros
     bool at_start;                        // the token before opened a group
+    bool defines;                         // macro_rules was seen and its delimiter was not
     char *name;                           // the first argument of an env macro, until it is known to stand alone
 };
 
-static enum group group_of(const struct kiln_token *callee, bool macro) {
-    for (size_t i = 0; callee->kind == KILN_TOKEN_IDENT && i < sizeof callees / sizeof *callees; i++)
-        if (callees[i].macro == macro && strlen(callees[i].name) == callee->len &&
-            memcmp(callees[i].name, callee->text, callee->len) == 0)
-            return callees[i].group;
-    return GROUP_OTHER;
+static bool is_ident(const struct kiln_token *token, const char *name) {
+    return token->kind == KILN_TOKEN_IDENT && token->len == strlen(name) && memcmp(token->text, name, token->len) == 0;
 }
 
 static bool is_punct(const struct kiln_token *token, char c) {
@@ -54,6 +53,19 @@ static bool opens(const struct kiln_token *token) {
 static bool closes(const struct kiln_token *token) {
     return is_punct(token, ')') || is_punct(token, ']') || is_punct(token, '}');
 }
+
+// What the delimiter behind the last token belongs to.
+static enum group group_of(const struct scan *scan) {
+    bool macro = is_punct(&scan->last, '!');
+    const struct kiln_token *callee = macro ? &scan->last_but_one : &scan->last;
+    for (size_t i = 0; i < sizeof callees / sizeof *callees; i++)
+        if (callees[i].macro == macro && is_ident(callee, callees[i].name))
+            return callees[i].group;
+    bool attribute = is_punct(callee, '#');
+    return attribute || scan->defines || (macro && callee->kind == KILN_TOKEN_IDENT) ? GROUP_MACRO : GROUP_OTHER;
+}
+
+static bool is_macro(enum group group) { return group >= GROUP_MACRO; }
 
 static enum group innermost(const struct scan *scan) {
     return scan->groups.len ? (enum group)scan->groups.data[scan->groups.len - 1] : GROUP_OTHER;
@@ -119,7 +131,7 @@ static int see_string(struct scan *scan, const struct kiln_token *token, struct 
         return no_memory(err);
     if (!odd && strcmp(value, OUT_DIR) == 0) {
         scan->facts->out_dir_used = true;
-        bool harmless = group == GROUP_VAR || (asks && group == GROUP_ENV && names_included_file(scan));
+        bool harmless = scan->macros == 0 || group == GROUP_VAR || (asks && group == GROUP_ENV && names_included_file(scan));
         if (!harmless)
             scan->facts->out_dir_as_value = true;
     }
@@ -131,9 +143,15 @@ static int see_string(struct scan *scan, const struct kiln_token *token, struct 
 }
 
 static int open_group(struct scan *scan, struct kiln_err *err) {
-    bool macro = is_punct(&scan->last, '!');
-    enum group group = group_of(macro ? &scan->last_but_one : &scan->last, macro);
+    enum group group = group_of(scan);
+    scan->macros += is_macro(group);
+    scan->defines = false;
     return kiln_buf_add_u8(&scan->groups, (uint8_t)group) ? no_memory(err) : 0;
+}
+
+static void close_group(struct scan *scan) {
+    scan->macros -= is_macro(innermost(scan));
+    scan->groups.len--;
 }
 
 static int see(struct scan *scan, const struct kiln_token *token, struct kiln_err *err) {
@@ -150,7 +168,9 @@ static int see(struct scan *scan, const struct kiln_token *token, struct kiln_er
         rc = open_group(scan, err);
         opened = true;
     } else if (closes(token) && scan->groups.len) {
-        scan->groups.len--;
+        close_group(scan);
+    } else if (is_ident(token, "macro_rules")) {
+        scan->defines = true;
     }
     scan->at_start = opened;
     scan->last_but_one = scan->last;

@@ -15,8 +15,9 @@ struct kiln_scan_facts {
     char **env_names; // sorted, unique; from env!("X"...), option_env!("X") in any token position, macro bodies included
     size_t env_count, env_cap;
     bool out_dir_used;     // the token "OUT_DIR" occurs as a string literal
-    // An occurrence is neither the path of include!/include_str!/include_bytes! (env!("OUT_DIR"), alone or in concat!)
-    // nor the argument of a function var or var_os, which asks when the program runs.
+    // An occurrence may become a value: it stands inside a macro or attribute, and is neither the path of
+    // include!/include_str!/include_bytes! (env!("OUT_DIR"), alone or in concat!) nor the argument of a function var or
+    // var_os. Outside all macros it is a string that the program uses when it runs.
     bool out_dir_as_value;
     bool env_computed;     // env!/option_env! with something that is not a plain literal, or is no variable's name
 };
