@@ -21,6 +21,7 @@
 #include "consumer/run/client.h"
 #include "consumer/run/root.h"
 #include "consumer/run/sandbox.h"
+#include "consumer/run/selftest.h"
 #include "consumer/run/userns.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
@@ -267,25 +268,36 @@ static int run_job(struct run *run, const char *bwrap) {
 }
 
 static int usage(FILE *out, int status) {
-    fputs("usage: kiln-run [--bwrap PATH]\n"
-          "Started by kiln-executor with a socket as descriptor 3 and a spec as descriptor 4; not for people.\n",
+    fputs("usage: kiln-run [--bwrap PATH] [--self-test]\n"
+          "Started by kiln-executor with a socket as descriptor 3 and a spec as descriptor 4; people use `kiln doctor`.\n"
+          "--self-test starts a sandbox and tries its walls from inside.\n",
           out);
     return status;
 }
 
 int main(int argc, char **argv) {
     static const struct option options[] = {
-        {"bwrap", required_argument, NULL, 'b'}, {"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'v'}, {0}};
+        {"bwrap", required_argument, NULL, 'b'}, {"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'v'},
+        {"self-test", no_argument, NULL, 's'}, {"probe", required_argument, NULL, 'p'}, {0}};
     const char *bwrap = BWRAP_DEFAULT;
+    bool self_test = false;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 'h')
             return usage(stdout, EXIT_SUCCESS);
         if (option == 'v')
             return puts("kiln-run " KILN_VERSION) < 0;
+        if (option == 'p')
+            return kiln_selftest_probe(optarg);
+        if (option == 's') {
+            self_test = true;
+            continue;
+        }
         if (option != 'b')
             return usage(stderr, 2);
         bwrap = optarg;
     }
+    if (self_test)
+        return kiln_selftest_run(bwrap);
     int type;
     socklen_t len = sizeof type;
     if (optind != argc || getsockopt(KILN_RUN_SOCKET_FD, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_SEQPACKET)
