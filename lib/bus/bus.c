@@ -47,7 +47,8 @@ int kiln_bus_publish(struct kiln_bus *bus, enum kiln_topic topic, uint32_t parti
     return rc ? kiln_wrap(err, rc, "publish to %s", kiln_topic_name(topic)) : 0;
 }
 
-int kiln_bus_subscribe(struct kiln_bus *bus, const struct kiln_bus_subscription *topics, size_t count, struct kiln_err *err) {
+int kiln_bus_subscribe(struct kiln_bus *bus, const struct kiln_bus_subscription *topics, size_t count,
+                       struct kiln_err *err) {
     for (size_t i = 0; i < count; i++) {
         int rc = check_place(topics[i].topic, 0, err);
         if (rc)

@@ -63,7 +63,8 @@ void kiln_bus_topics_release(struct kiln_bus_topics *topics); // readers have le
 // Takes the caller's reference, also on failure (KILN_E_LIMIT: the topic is full).
 int kiln_bus_topics_append(struct kiln_bus_topics *topics, struct kiln_bus_item *item);
 // KILN_E_EXISTS when the reader has one of the topics already.
-int kiln_bus_topics_subscribe(struct kiln_bus_topics *topics, struct kiln_bus_reader *reader, uint16_t mask, uint16_t from_end);
+int kiln_bus_topics_subscribe(struct kiln_bus_topics *topics, struct kiln_bus_reader *reader, uint16_t mask,
+                              uint16_t from_end);
 // Ends all subscriptions of the reader; what it has not acked goes to the next in its group.
 void kiln_bus_topics_leave(struct kiln_bus_topics *topics, struct kiln_bus_reader *reader);
 // The next record for the reader with a reference for the caller, or NULL.

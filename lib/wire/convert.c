@@ -34,8 +34,11 @@ int kiln_convert_check(const struct kiln_layout *layout, avro_schema_t schema) {
     schema = follow(schema);
     if (!shape_fits(layout, schema))
         return KILN_E_UNSUPPORTED;
-    if (layout->shape == KILN_SHAPE_ARRAY)
-        return kiln_convert_check(layout->item, avro_schema_array_items(schema));
+    if (layout->shape == KILN_SHAPE_ARRAY) {
+        bool counted = layout->item->shape == KILN_SHAPE_ARRAY || layout->item->shape == KILN_SHAPE_BYTES;
+        // An item has no place for a count of its own.
+        return counted ? KILN_E_UNSUPPORTED : kiln_convert_check(layout->item, avro_schema_array_items(schema));
+    }
     for (size_t i = 0; i < layout->fields_count; i++) {
         if (strcmp(layout->fields[i].name, avro_schema_record_field_name(schema, (int)i)) != 0)
             return KILN_E_UNSUPPORTED;

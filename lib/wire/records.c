@@ -93,7 +93,7 @@ static int read_frame(const void *data, size_t len, uint32_t *type, struct kiln_
 
 int kiln_record_type_of(const void *data, size_t len, enum kiln_record_type *type, struct kiln_err *err) {
     uint32_t id = 0;
-    struct codec *codec;
+    struct codec *codec = NULL;
     int rc = read_frame(data, len, &id, err);
     if (rc == 0)
         rc = find_codec(id, &codec, err);
@@ -137,7 +137,7 @@ static int encode_locked(struct codec *codec, const void *record, struct kiln_bu
 }
 
 static int encode(enum kiln_record_type type, const void *record, struct kiln_buf *out, struct kiln_err *err) {
-    struct codec *codec;
+    struct codec *codec = NULL;
     int rc = find_codec(type, &codec, err);
     if (rc)
         return rc;
@@ -165,7 +165,7 @@ static int decode_locked(struct codec *codec, const void *body, size_t len, void
 // Fills the zeroed record.
 static int decode(enum kiln_record_type type, const void *data, size_t len, void *record, struct kiln_err *err) {
     uint32_t id = 0;
-    struct codec *codec;
+    struct codec *codec = NULL;
     int rc = read_frame(data, len, &id, err);
     if (rc == 0)
         rc = find_codec(type, &codec, err);

@@ -44,7 +44,7 @@ static int scan_number(struct scanner *scanner, const struct kiln_node *node, un
 
 // Borrows the bytes of a length-prefixed field.
 static int scan_length(struct scanner *scanner, const struct kiln_node *node, const unsigned char **bytes, size_t *len) {
-    int64_t value;
+    int64_t value = 0;
     int rc = scan_number(scanner, node, 64, &value);
     if (rc == 0)
         rc = check_cap(scanner, node, value);
@@ -87,7 +87,8 @@ static bool is_text(const unsigned char *bytes, size_t len) {
 static bool is_name(const unsigned char *bytes, size_t len) {
     for (size_t i = 0; i < len; i++) {
         unsigned char c = bytes[i];
-        bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+        bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+                     c == '_' || c == '-';
         if (!plain || (i == 0 && c == '.'))
             return false;
     }
@@ -109,7 +110,7 @@ static int scan_node(struct scanner *scanner, size_t index);
 
 static int scan_array(struct scanner *scanner, size_t index) {
     const struct kiln_node *node = &scanner->schema->nodes[index], *item = node + 1;
-    int64_t count, end = 0;
+    int64_t count = 0, end = 0;
     int rc = scan_number(scanner, node, 64, &count);
     if (rc == 0)
         rc = check_cap(scanner, node, count); // also refuses negative counts, the form with a byte size

@@ -10,7 +10,8 @@ struct loader {
 };
 
 static int refuse(const struct loader *loader, const char *why) {
-    return kiln_fail(loader->err, KILN_E_INTERNAL, "schema %s: field '%s': %s", loader->schema->text->name, loader->path, why);
+    return kiln_fail(loader->err, KILN_E_INTERNAL, "schema %s: field '%s': %s", loader->schema->text->name,
+                     loader->path, why);
 }
 
 static int add_node(struct loader *loader, avro_schema_t avro, const char *name, unsigned depth);
