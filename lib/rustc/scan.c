@@ -87,8 +87,9 @@ static int add_name(struct kiln_scan_facts *facts, char *name, struct kiln_err *
         free(name);
         return 0;
     }
-    if (facts->env_count == facts->env_cap) {
-        size_t cap = facts->env_cap ? facts->env_cap * 2 : 16;
+    // A caller that filled the list itself has left the capacity at zero.
+    if (facts->env_count >= facts->env_cap) {
+        size_t cap = facts->env_count < 8 ? 16 : facts->env_count * 2;
         char **grown = realloc(facts->env_names, cap * sizeof *grown);
         if (!grown) {
             free(name);

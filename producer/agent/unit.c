@@ -71,6 +71,7 @@ static int classify(const struct kiln_compile_request *request, struct kiln_unit
         .manifest_dir = kiln_request_env(request->env, request->env_count, "CARGO_MANIFEST_DIR"),
         .name = kiln_request_env(request->env, request->env_count, "CARGO_PKG_NAME"),
         .version = kiln_request_env(request->env, request->env_count, "CARGO_PKG_VERSION"),
+        .crate_name = kiln_request_env(request->env, request->env_count, "CARGO_CRATE_NAME"),
         .cargo_home = kiln_request_env(request->env, request->env_count, "CARGO_HOME"),
         .home = kiln_request_env(request->env, request->env_count, "HOME"),
         .cwd = request->cwd,
@@ -80,7 +81,7 @@ static int classify(const struct kiln_compile_request *request, struct kiln_unit
     if (rc)
         return rc;
     if (unit->package.kind == KILN_PACKAGE_OTHER)
-        return kiln_fail(err, KILN_E_UNSUPPORTED, "not_a_package: not called by cargo for a package");
+        return kiln_fail(err, KILN_E_UNSUPPORTED, "not_a_package: %s", unit->package.reason);
     if (unit->package.kind == KILN_PACKAGE_PATH && unit->call.test)
         return kiln_fail(err, KILN_E_UNSUPPORTED, "test_outside_workspace: file!() must name the real file");
     kiln_autofree char *joined = kiln_path_join(request->cwd, unit->call.source);
