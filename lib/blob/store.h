@@ -8,6 +8,8 @@
 // A get checks the digest of what it gives before the caller sees a byte.
 // Roles: a store handle is opened for a role and refuses (KILN_E_DENIED) what the role may not do; in a fleet the
 // credentials say the same. Thread: handles may be shared between threads.
+// Durability: inputs and vault are on disk before a put returns; quarantine may be lost by a power failure. Removing what
+// is absent is success. Quarantine keys begin with "in/" (agents) or "out/" (executors).
 #pragma once
 
 #include <stdbool.h>
@@ -26,7 +28,7 @@ enum kiln_store_role {
 
 struct kiln_store; // opaque; implementations fill struct kiln_store_ops (store_ops.h)
 
-// path is made when absent (0700, owned by the caller).
+// path is made when absent (0700, owned by the caller); below it `quarantine`, `inputs` and `vault`.
 int kiln_store_open_dir(const char *path, enum kiln_store_role role, struct kiln_store **store, struct kiln_err *err);
 void kiln_store_close(struct kiln_store *store);
 
@@ -56,7 +58,8 @@ int kiln_store_remove_below(struct kiln_store *store, enum kiln_space space, con
 int kiln_store_prune(struct kiln_store *store, enum kiln_space space, uint64_t max_bytes, uint64_t keep_ms,
                      uint64_t *removed_bytes, struct kiln_err *err);
 
-// Keys (heap, caller frees). content kinds: "blob" (a file), "pack" (a tree with its bytes), "list" (a tree encoding).
+// Keys (heap, caller frees); NULL on exhausted memory or when a part is not one plain path component, which hostile
+// names may be. content kinds: "blob" (a file), "pack" (a tree with its bytes), "list" (a tree encoding).
 char *kiln_key_content(const char *kind, const char *scope, const struct kiln_digest *digest); // cas/SCOPE/KIND/ab/HEX
 char *kiln_key_result(const char *scope, uint64_t generation, const struct kiln_digest *action); // ac/SCOPE/GEN/ab/HEX
 char *kiln_key_quarantine_in(const char *tenant, const char *agent, const char *job, const char *name);
