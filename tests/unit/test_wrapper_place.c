@@ -301,10 +301,14 @@ static bool hide_proc(void) {
            mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 && mount("none", "/proc", "tmpfs", 0, NULL) == 0;
 }
 
-static bool proc_is_hidden;
+struct interruption {
+    int number;
+    const char *old_content; // what has the names before; NULL: nothing
+    bool without_proc;
+};
 
-static int traced_placing(const struct scratch *scratch) {
-    if (proc_is_hidden && !hide_proc())
+static int traced_placing(const struct scratch *scratch, const struct interruption *how) {
+    if (how->without_proc && !hide_proc())
         return 77;
     if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
         return 77;
@@ -312,12 +316,12 @@ static int traced_placing(const struct scratch *scratch) {
     return place_two(scratch, NULL) ? 1 : 0;
 }
 
-// Runs the placing and sends `number` when it enters its n-th system call; returns the wait status of its end, or -1
+// Runs the placing and sends the signal when it enters its n-th system call; returns the wait status of its end, or -1
 // when it made fewer calls (it has ended normally then), -2 when it cannot be traced.
-static int interrupt_at(const struct scratch *scratch, int number, unsigned nth) {
+static int interrupt_at(const struct scratch *scratch, const struct interruption *how, unsigned nth) {
     pid_t child = fork();
     if (child == 0)
-        _exit(traced_placing(scratch));
+        _exit(traced_placing(scratch, how));
     int status;
     assert_int_equal(waitpid(child, &status, 0), child);
     if (WIFEXITED(status))
@@ -327,7 +331,7 @@ static int interrupt_at(const struct scratch *scratch, int number, unsigned nth)
     for (unsigned stops = 0;; stops++) {
         int deliver = WSTOPSIG(status) == SIGSTOP || WSTOPSIG(status) == (SIGTRAP | 0x80) ? 0 : WSTOPSIG(status);
         if (!sent && stops == 2 * nth) {
-            kill(child, number);
+            kill(child, how->number);
             sent = true;
         }
         if (ptrace(PTRACE_SYSCALL, child, NULL, deliver) && errno != ESRCH)
@@ -360,37 +364,50 @@ static void check_whole_or_old(const struct scratch *scratch, const char *old_co
 
 // The signal at every single system call of the placing: each name stands for the old or the new file, and nothing
 // temporary stays; the process ends by that signal.
-static void interrupt_everywhere(const struct scratch *scratch, int number, const char *old_content) {
+static void interrupt_everywhere(const struct scratch *scratch, const struct interruption *how) {
     unsigned nth = 0;
     size_t leftovers = 0;
     for (int status = 0; status != -1; nth++) {
-        reset_targets(scratch, old_content);
-        status = interrupt_at(scratch, number, nth);
+        reset_targets(scratch, how->old_content);
+        status = interrupt_at(scratch, how, nth);
         if (status == -2)
             skip();
         if (status != -1)
-            assert_true(WIFSIGNALED(status) && WTERMSIG(status) == number);
-        check_whole_or_old(scratch, old_content, nth);
+            assert_true(WIFSIGNALED(status) && WTERMSIG(status) == how->number);
+        check_whole_or_old(scratch, how->old_content, nth);
         leftovers += count_entries(scratch->path, ".kiln-");
         assert_true(nth < 500);
     }
     assert_true(nth > 20); // it was really interrupted at many places
     // Only a kill between the temporary name and the rename that replaces an old file can leave one, a whole one.
-    assert_true(number == SIGKILL && old_content ? leftovers <= 8 : leftovers == 0);
+    assert_true(how->number == SIGKILL && how->old_content ? leftovers <= 8 : leftovers == 0);
 }
 
-static void test_terminated_at_every_call(void **state) { interrupt_everywhere(*state, SIGTERM, NULL); }
-static void test_interrupted_over_old_files(void **state) { interrupt_everywhere(*state, SIGINT, "ooo"); }
+static void test_terminated_at_every_call(void **state) {
+    interrupt_everywhere(*state, &(struct interruption){.number = SIGTERM});
+}
+
+static void test_interrupted_over_old_files(void **state) {
+    interrupt_everywhere(*state, &(struct interruption){.number = SIGINT, .old_content = "ooo"});
+}
+
 static void test_terminated_with_temporary_names(void **state) {
-    proc_is_hidden = true;
-    interrupt_everywhere(*state, SIGTERM, NULL);
-    interrupt_everywhere(*state, SIGTERM, "ooo");
-    proc_is_hidden = false;
+    interrupt_everywhere(*state, &(struct interruption){.number = SIGTERM, .without_proc = true});
+    interrupt_everywhere(*state,
+                         &(struct interruption){.number = SIGTERM, .old_content = "ooo", .without_proc = true});
 }
 
-static void test_hung_up_at_every_call(void **state) { interrupt_everywhere(*state, SIGHUP, NULL); }
-static void test_killed_at_every_call(void **state) { interrupt_everywhere(*state, SIGKILL, NULL); }
-static void test_killed_over_old_files(void **state) { interrupt_everywhere(*state, SIGKILL, "ooo"); }
+static void test_hung_up_at_every_call(void **state) {
+    interrupt_everywhere(*state, &(struct interruption){.number = SIGHUP});
+}
+
+static void test_killed_at_every_call(void **state) {
+    interrupt_everywhere(*state, &(struct interruption){.number = SIGKILL});
+}
+
+static void test_killed_over_old_files(void **state) {
+    interrupt_everywhere(*state, &(struct interruption){.number = SIGKILL, .old_content = "ooo"});
+}
 
 // A signal that is ignored (nohup) or was blocked by the caller does not stop the placing.
 static int with_ignored_signals(const struct scratch *scratch) {
