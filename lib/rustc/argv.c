@@ -6,12 +6,11 @@
 #include <string.h>
 
 #include "lib/base/cleanup.h"
-#include "lib/core/action.h"
 #include "lib/rustc/argv_expand.h"
 #include "lib/rustc/argv_table.h"
 #include "lib/rustc/argv_target.h"
 
-#define SHOWN_BYTES_MAX 200 // of a foreign argument in a reason
+#define SHOWN(text) kiln_shown_bytes(text), (text)
 
 struct parse {
     const struct kiln_argv_options *options;
@@ -55,7 +54,7 @@ static int local_if_linked(struct parse *parse, const char *fmt, ...) {
 }
 
 static int malformed(struct parse *parse, const struct kiln_token *token) {
-    return local(parse, "malformed: %.*s", SHOWN_BYTES_MAX, token->text);
+    return local(parse, "malformed: %.*s", SHOWN(token->text));
 }
 
 // Arrays grow at the powers of two, so their capacity needs no field of its own.
@@ -102,7 +101,8 @@ static int add_arg(struct parse *parse, enum kiln_arg_role role, char *flag, cha
     return 0;
 }
 
-static int add_path_arg(struct parse *parse, enum kiln_arg_role role, const char *flag, const char *value, const char *path) {
+static int add_path_arg(struct parse *parse, enum kiln_arg_role role, const char *flag, const char *value,
+                        const char *path) {
     char *value_copy = strdup(value), *path_copy = path ? strdup(path) : NULL;
     if (!value_copy || (path && !path_copy)) {
         free(value_copy);
@@ -127,17 +127,10 @@ static int add_plain_arg(struct parse *parse, enum kiln_arg_role role, const str
     return len < 0 ? no_memory(parse) : add_arg(parse, role, text, NULL, NULL);
 }
 
-static bool in_list(const char *item, size_t len, const char *const *list) {
-    for (; *list; list++)
-        if (strlen(*list) == len && strncmp(*list, item, len) == 0)
-            return true;
-    return false;
-}
-
 static const char *const yes_words[] = {"y", "yes", "on", "true", NULL};
 static const char *const no_words[] = {"n", "no", "off", "false", "0", NULL};
 
-static bool is_true(const char *value) { return !value || !in_list(value, strlen(value), no_words); }
+static bool is_true(const char *value) { return !value || !kiln_word_in(value, strlen(value), no_words); }
 
 static int take_source(struct parse *parse, const char *path) {
     parse->sources_count++;
@@ -155,7 +148,7 @@ static bool is_identifier(const char *name) {
 static bool all_in_list(const char *items, size_t skip, const char *const *list) {
     for (const char *item = items;; item++) {
         size_t len = strcspn(item, ",");
-        if (len < skip || !in_list(item + skip, len - skip, list))
+        if (len < skip || !kiln_word_in(item + skip, len - skip, list))
             return false;
         item += len;
         if (!*item)
@@ -217,8 +210,8 @@ static int check_native_lib(struct parse *parse, const struct kiln_token *token,
     if (!item->name[0] || (item->rename && !item->rename[0]))
         return malformed(parse, token);
     if (item->kind && strcmp(item->kind, "link-arg") == 0)
-        return local(parse, "link_arg: -l%.*s", SHOWN_BYTES_MAX, token->value);
-    if (item->kind && !in_list(item->kind, strlen(item->kind), kinds))
+        return local(parse, "link_arg: -l%.*s", SHOWN(token->value));
+    if (item->kind && !kiln_word_in(item->kind, strlen(item->kind), kinds))
         return malformed(parse, token);
     for (const char *at = item->modifiers; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
         if (*at != '+' && *at != '-')
@@ -227,7 +220,7 @@ static int check_native_lib(struct parse *parse, const struct kiln_token *token,
         return malformed(parse, token);
     // A verbatim name is joined to each directory, so it could leave them.
     if (strchr(item->name, '/') || (item->rename && strchr(item->rename, '/')))
-        return local(parse, "native_library_path: %.*s", SHOWN_BYTES_MAX, item->name);
+        return local(parse, "native_library_path: %.*s", SHOWN(item->name));
     return 0;
 }
 
@@ -286,7 +279,7 @@ static int take_crate_type(struct parse *parse, const struct kiln_token *token) 
     };
     bool odd = false;
     if (!take_bits(token->value, words, &parse->call->crate_types, &odd) || odd)
-        return local(parse, "crate_type: %.*s", SHOWN_BYTES_MAX, token->value);
+        return local(parse, "crate_type: %.*s", SHOWN(token->value));
     return 0;
 }
 
@@ -298,8 +291,8 @@ static int take_emit(struct parse *parse, const struct kiln_token *token) {
     };
     bool with_path = false;
     if (!take_bits(token->value, words, &parse->call->emits, &with_path))
-        return local(parse, "emit: %.*s", SHOWN_BYTES_MAX, token->value);
-    return with_path ? local(parse, "output_path: --emit=%.*s", SHOWN_BYTES_MAX, token->value) : 0;
+        return local(parse, "emit: %.*s", SHOWN(token->value));
+    return with_path ? local(parse, "output_path: --emit=%.*s", SHOWN(token->value)) : 0;
 }
 
 static int take_json(struct parse *parse, const struct kiln_token *token) {
@@ -321,13 +314,13 @@ static int take_remap(struct parse *parse, const struct kiln_token *token) {
     if (parse->options->canonical && to && strncmp(to + 1, "/kiln/", 6) == 0)
         return 0;
     parse->call->user_remap = true;
-    return local(parse, "user_remap: %.*s", SHOWN_BYTES_MAX, token->value);
+    return local(parse, "user_remap: %.*s", SHOWN(token->value));
 }
 
 static int take_target(struct parse *parse, const char *target) {
     size_t len = strlen(target);
     if (strchr(target, '/') || (len >= 5 && strcmp(target + len - 5, ".json") == 0))
-        return local(parse, "target_json: %.*s", SHOWN_BYTES_MAX, target);
+        return local(parse, "target_json: %.*s", SHOWN(target));
     return 0;
 }
 
@@ -335,7 +328,7 @@ static int take_features(struct parse *parse, const struct kiln_token *token) {
     for (const char *item = token->value;; item++) {
         size_t len = strcspn(item, ",");
         if ((len == 6 && strncmp(item, "native", 6) == 0) || (len == 7 && strncmp(item + 1, "native", 6) == 0))
-            return local(parse, "native_cpu: -Ctarget-feature=%.*s", SHOWN_BYTES_MAX, token->value);
+            return local(parse, "native_cpu: -Ctarget-feature=%.*s", SHOWN(token->value));
         item += len;
         if (!*item)
             return 0;
@@ -366,7 +359,7 @@ static int take_link_args(struct parse *parse, const struct kiln_token *token) {
         while (plain && (word = strsep(&rest, " \t\r\n\v\f")))
             plain = !*word || kiln_link_arg_is_plain(word);
     }
-    return plain ? 0 : local_if_linked(parse, "%s: %.*s", flag->reason, SHOWN_BYTES_MAX, token->value);
+    return plain ? 0 : local_if_linked(parse, "%s: %.*s", flag->reason, SHOWN(token->value));
 }
 
 static int take_incremental(struct parse *parse, const struct kiln_token *token) {
@@ -386,16 +379,16 @@ static int take_option_value(struct parse *parse, const struct kiln_token *token
     case KILN_MEANS_FEATURES:
         return take_features(parse, token);
     case KILN_MEANS_PLUGIN_LTO:
-        if (is_true(value) && value && !in_list(value, strlen(value), yes_words))
-            return local(parse, "linker_plugin: %.*s", SHOWN_BYTES_MAX, value);
+        if (is_true(value) && value && !kiln_word_in(value, strlen(value), yes_words))
+            return local(parse, "linker_plugin: %.*s", SHOWN(value));
         return 0;
     case KILN_MEANS_LINKER:
-        return strcmp(value, "cc") ? local_if_linked(parse, "linker: %.*s", SHOWN_BYTES_MAX, value) : 0;
+        return strcmp(value, "cc") ? local_if_linked(parse, "linker: %.*s", SHOWN(value)) : 0;
     case KILN_MEANS_LINK_ARG:
     case KILN_MEANS_LINK_ARGS:
         return take_link_args(parse, token);
     case KILN_MEANS_LLVM_ARGS:
-        return kiln_llvm_args_are_plain(value) ? 0 : local(parse, "llvm_args: %.*s", SHOWN_BYTES_MAX, value);
+        return kiln_llvm_args_are_plain(value) ? 0 : local(parse, "llvm_args: %.*s", SHOWN(value));
     default:
         return 0;
     }
@@ -405,7 +398,7 @@ static int take_flag_value(struct parse *parse, const struct kiln_token *token) 
     const struct kiln_flag *flag = token->option ? token->option : token->flag;
     switch (flag->meaning) {
     case KILN_MEANS_LOCAL:
-        return local(parse, "%s: %.*s", flag->reason, SHOWN_BYTES_MAX, token->text);
+        return local(parse, "%s: %.*s", flag->reason, SHOWN(token->text));
     case KILN_MEANS_LOCAL_IF_TRUE:
         return is_true(token->value) ? local(parse, "%s", flag->reason) : 0;
     case KILN_MEANS_LOCAL_IF_LINKED:
@@ -457,11 +450,11 @@ static int add_token_arg(struct parse *parse, const struct kiln_token *token) {
     case KILN_MEANS_OUT_DIR:
         return add_path_arg(parse, KILN_ARG_OUT_DIR, "--out-dir=", token->value, token->value);
     case KILN_MEANS_SYSROOT: {
-        int rc = local(parse, "%s: %.*s", flag->reason, SHOWN_BYTES_MAX, token->value);
+        int rc = local(parse, "%s: %.*s", flag->reason, SHOWN(token->value));
         return rc ? rc : add_path_arg(parse, KILN_ARG_SYSROOT, "--sysroot=", token->value, token->value);
     }
     case KILN_MEANS_PROFILE_USE: {
-        int rc = local(parse, "%s: %.*s", flag->reason, SHOWN_BYTES_MAX, token->value);
+        int rc = local(parse, "%s: %.*s", flag->reason, SHOWN(token->value));
         const char *spelling = token->flag->letter == 'C' ? "-Cprofile-use=" : "-Zprofile-sample-use=";
         return rc ? rc : add_path_arg(parse, KILN_ARG_FILE, spelling, token->value, token->value);
     }
@@ -480,7 +473,7 @@ static int take_flag(struct parse *parse, const struct kiln_token *token) {
     if (token->kind == KILN_TOKEN_MALFORMED)
         return rc ? rc : malformed(parse, token);
     if (token->kind == KILN_TOKEN_UNKNOWN)
-        return rc ? rc : local(parse, "unknown_flag: -%c%.*s", token->flag->letter, SHOWN_BYTES_MAX, token->whole);
+        return rc ? rc : local(parse, "unknown_flag: -%c%.*s", token->flag->letter, SHOWN(token->whole));
     parse->passes |= kiln_token_passes(token);
     if (rc == 0)
         rc = keep_value(parse, token);
@@ -500,7 +493,7 @@ static int read_arguments(struct parse *parse, size_t argc, char *const *argv) {
             rc = take_flag(parse, &token);
         else
             // Whether it takes a value is unknown, so nothing behind it can be read.
-            return local(parse, "unknown_flag: %.*s", SHOWN_BYTES_MAX, token.text);
+            return local(parse, "unknown_flag: %.*s", SHOWN(token.text));
     }
     if (rc == 0 && (parse->sources_count == 0 || (parse->sources_count == 1 && strcmp(parse->call->source, "-") == 0)))
         parse->passes = true;
@@ -516,19 +509,15 @@ static int check_names(struct parse *parse) {
     if (!call->crate_name)
         return local(parse, "no_crate_name"); // then it may come from an attribute in the source
     if (!is_identifier(call->crate_name))
-        return local(parse, "crate_name: %.*s", SHOWN_BYTES_MAX, call->crate_name);
+        return local(parse, "crate_name: %.*s", SHOWN(call->crate_name));
     if (!call->out_dir || !call->out_dir[0])
         return local(parse, "no_out_dir");
     // A dot would be taken for the beginning of the extension, a slash for a directory.
     if (call->extra_filename)
         for (const char *at = call->extra_filename; *at; at++)
             if (strchr("./\\", *at) || (unsigned char)*at <= ' ' || (unsigned char)*at >= 0x7f)
-                return local(parse, "extra_filename: %.*s", SHOWN_BYTES_MAX, call->extra_filename);
+                return local(parse, "extra_filename: %.*s", SHOWN(call->extra_filename));
     return 0;
-}
-
-static bool has_debuginfo(const struct kiln_rustc_call *call) {
-    return call->debuginfo && strcmp(call->debuginfo, "0") && strcmp(call->debuginfo, "none");
 }
 
 static int check_outputs(struct parse *parse) {
@@ -541,16 +530,17 @@ static int check_outputs(struct parse *parse) {
         return local(parse, "output_collision: dylib and cdylib have one name");
     if (call->coverage)
         return local(parse, "coverage");
-    if ((call->emits & (llvm | KILN_EMIT_LINK)) && has_debuginfo(call) && call->split_debuginfo &&
+    if ((call->emits & (llvm | KILN_EMIT_LINK)) && kiln_rustc_has_debuginfo(call) && call->split_debuginfo &&
         strcmp(call->split_debuginfo, "unpacked") == 0)
         return local(parse, "split_debuginfo_unpacked");
     // With several codegen units, or cross-crate LTO, which files are left has no simple rule.
-    if ((call->emits & llvm) && ((call->codegen_units && strcmp(call->codegen_units, "1")) || (call->lto && is_true(call->lto))))
+    bool several_units = call->codegen_units && strcmp(call->codegen_units, "1");
+    if ((call->emits & llvm) && (several_units || (call->lto && is_true(call->lto))))
         return local(parse, "llvm_outputs: several codegen units or LTO");
     const struct kiln_target_names *names = kiln_target_names(call->target);
     if (!names && (call->emits & KILN_EMIT_LINK) &&
         (call->test || (call->crate_types & ~(unsigned)(KILN_CRATE_LIB | KILN_CRATE_RLIB))))
-        return local(parse, "target_os: %.*s", SHOWN_BYTES_MAX, call->target);
+        return local(parse, "target_os: %.*s", SHOWN(call->target));
     return 0;
 }
 
@@ -597,10 +587,12 @@ int kiln_rustc_parse(size_t argc, char *const *argv, const struct kiln_argv_opti
 }
 
 void kiln_rustc_call_release(struct kiln_rustc_call *call) {
-    char *const strings[] = {call->reason, call->crate_name, call->source, call->out_dir, call->extra_filename, call->metadata,
-                             call->edition, call->target, call->sysroot, call->debuginfo, call->split_debuginfo,
-                             call->opt_level, call->target_cpu, call->linker, call->error_format, call->color, call->lto,
-                             call->codegen_units};
+    char *const strings[] = {
+        call->reason,     call->crate_name, call->source,       call->out_dir, call->extra_filename,
+        call->metadata,   call->edition,    call->target,       call->sysroot, call->debuginfo,
+        call->opt_level,  call->target_cpu, call->linker,       call->lto,     call->split_debuginfo,
+        call->color,      call->error_format, call->codegen_units,
+    };
     for (size_t i = 0; i < sizeof strings / sizeof *strings; i++)
         free(strings[i]);
     for (size_t i = 0; i < call->externs_count; i++) {
@@ -634,5 +626,6 @@ bool kiln_rustc_needs_linker(const struct kiln_rustc_call *call) {
 }
 
 bool kiln_rustc_needs_libraries(const struct kiln_rustc_call *call) {
-    return kiln_rustc_needs_linker(call) || ((call->emits & KILN_EMIT_LINK) && (call->crate_types & KILN_CRATE_STATICLIB));
+    bool archives = (call->emits & KILN_EMIT_LINK) && (call->crate_types & KILN_CRATE_STATICLIB);
+    return archives || kiln_rustc_needs_linker(call);
 }

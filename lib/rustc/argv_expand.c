@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "lib/core/action.h"
+#include "lib/rustc/argv_table.h"
 
 void kiln_expanded_release(struct kiln_expanded *expanded) {
     for (size_t i = 0; i < expanded->count; i++)
@@ -15,7 +16,7 @@ void kiln_expanded_release(struct kiln_expanded *expanded) {
 }
 
 static int refuse(struct kiln_expanded *expanded, const char *what, const char *detail, struct kiln_err *err) {
-    if (asprintf(&expanded->refused, "%s: %.200s", what, detail) < 0) {
+    if (asprintf(&expanded->refused, "%s: %.*s", what, kiln_shown_bytes(detail), detail) < 0) {
         expanded->refused = NULL;
         return kiln_fail(err, KILN_E_NOMEM, "rustc command line");
     }

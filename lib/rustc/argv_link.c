@@ -118,13 +118,6 @@ static const char *const llvm_numbers[] = {"inline-threshold", "inlinehint-thres
                                            "unroll-threshold", "align-all-functions", "align-all-nofallthru-blocks",
                                            "slp-threshold", "import-instr-limit", NULL};
 
-static bool is_one_of(const char *text, size_t len, const char *const *list) {
-    for (; *list; list++)
-        if (strlen(*list) == len && strncmp(*list, text, len) == 0)
-            return true;
-    return false;
-}
-
 static bool is_number(const char *text) {
     bool hex = strncmp(text, "0x", 2) == 0;
     if (hex)
@@ -168,8 +161,8 @@ static bool is_run_path(const char *text) {
 static bool is_z_keyword(const char *text) {
     size_t len = strcspn(text, "=");
     if (!text[len])
-        return is_one_of(text, len, z_words);
-    return is_one_of(text, len, z_numbers) && is_number(text + len + 1);
+        return kiln_word_in(text, len, z_words);
+    return kiln_word_in(text, len, z_numbers) && is_number(text + len + 1);
 }
 
 static bool value_fits(const struct word *word, const char *value) {
@@ -197,7 +190,7 @@ static bool linker_word_is_plain(const char *text, const char *next, bool *used)
     *used = false;
     if (text[0] != '-')
         return false;
-    if (is_one_of(text, strlen(text), short_words))
+    if (kiln_word_in(text, strlen(text), short_words))
         return true;
     if (strncmp(text, "-z", 2) == 0 && text[2])
         return is_z_keyword(text + 2);
@@ -237,7 +230,7 @@ bool kiln_link_arg_is_plain(const char *arg) {
     bool used;
     if (strncmp(arg, "-Wl,", 4) == 0)
         return comma_words_are_plain(arg + 4);
-    if (is_one_of(arg, strlen(arg), driver_words))
+    if (kiln_word_in(arg, strlen(arg), driver_words))
         return true;
     // With one dash a driver would read it as flags of its own; with two it is a linker's word (rust-lld, wasm-ld).
     return strncmp(arg, "--", 2) == 0 && linker_word_is_plain(arg, NULL, &used);
@@ -249,7 +242,7 @@ static bool llvm_arg_is_plain(const char *arg) {
     if (*arg == '-')
         arg++;
     size_t len = strcspn(arg, "=");
-    return arg[len] && is_one_of(arg, len, llvm_numbers) && is_number(arg + len + 1);
+    return arg[len] && kiln_word_in(arg, len, llvm_numbers) && is_number(arg + len + 1);
 }
 
 bool kiln_llvm_args_are_plain(const char *args) {

@@ -40,10 +40,13 @@ static void add(struct list *list, unsigned flags, const char *fmt, ...) {
     list->count++;
 }
 
+bool kiln_rustc_has_debuginfo(const struct kiln_rustc_call *call) {
+    return call->debuginfo && strcmp(call->debuginfo, "0") && strcmp(call->debuginfo, "none");
+}
+
 static bool has_dwp(const struct list *list) {
-    const struct kiln_rustc_call *call = list->call;
-    return list->names && list->names->has_dwp && call->split_debuginfo && strcmp(call->split_debuginfo, "packed") == 0 &&
-           call->debuginfo && strcmp(call->debuginfo, "0") && strcmp(call->debuginfo, "none");
+    const char *split = list->call->split_debuginfo;
+    return list->names->has_dwp && split && strcmp(split, "packed") == 0 && kiln_rustc_has_debuginfo(list->call);
 }
 
 static void add_linked(struct list *list, const char *stem) {
@@ -64,7 +67,7 @@ static void add_linked(struct list *list, const char *stem) {
     if (types & (KILN_CRATE_DYLIB | KILN_CRATE_CDYLIB | KILN_CRATE_PROC_MACRO)) {
         bool dropped = names->dll_optional && !(types & KILN_CRATE_PROC_MACRO);
         unsigned required = dropped ? 0 : REQUIRED;
-        add(list, required | (names->executable_dll ? EXECUTABLE : 0), "%s%s%s", names->dll_prefix, stem, names->dll_suffix);
+        add(list, required | EXECUTABLE, "%s%s%s", names->dll_prefix, stem, names->dll_suffix);
         if (has_dwp(list))
             add(list, required, "%s%s%s.dwp", names->dll_prefix, stem, names->dll_suffix);
     }

@@ -4,6 +4,8 @@
 #include "lib/rustc/argv.h"
 #include "lib/rustc/argv_table.h"
 
+#define SHOWN_BYTES_MAX 200
+
 static void take_value(struct kiln_arg_reader *reader, const char *joined, struct kiln_token *token) {
     if (token->flag->takes == KILN_TAKES_NOTHING) {
         if (joined)
@@ -102,6 +104,21 @@ bool kiln_token_passes(const struct kiln_token *token) {
     default:
         return false;
     }
+}
+
+bool kiln_word_in(const char *word, size_t len, const char *const *list) {
+    for (; *list; list++)
+        if (strlen(*list) == len && strncmp(*list, word, len) == 0)
+            return true;
+    return false;
+}
+
+int kiln_shown_bytes(const char *text) {
+    size_t len = strnlen(text, SHOWN_BYTES_MAX);
+    if (text[len])
+        while (len && ((unsigned char)text[len] & 0xc0) == 0x80)
+            len--;
+    return (int)len;
 }
 
 static size_t stem_length(const char *base) {

@@ -21,7 +21,8 @@ static int write_path(struct rewrite *rewrite, const struct kiln_arg *arg) {
     }
     kiln_autofree char *place = rewrite->place(rewrite->context, arg);
     if (!place)
-        return kiln_fail(rewrite->err, KILN_E_UNSUPPORTED, "%s%.200s has no place in the sandbox", arg->flag, arg->path);
+        return kiln_fail(rewrite->err, KILN_E_UNSUPPORTED, "%s%.200s has no place in the sandbox", arg->flag,
+                         arg->path);
     if (arg->role == KILN_ARG_SOURCE && (place[0] == '-' || place[0] == '@' || !place[0]))
         return kiln_fail(rewrite->err, KILN_E_UNSUPPORTED, "%.200s would not be read as a source", place);
     char *text;

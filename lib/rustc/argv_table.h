@@ -100,6 +100,11 @@ bool kiln_token_passes(const struct kiln_token *token);
 // How many of argv's first strings name the compiler: 1, or 2 for `clippy-driver /path/rustc ...`.
 size_t kiln_compiler_words(size_t argc, char *const *argv, bool *clippy);
 
+// True when the list (NULL at its end) has this word.
+bool kiln_word_in(const char *word, size_t len, const char *const *list);
+// How many bytes of a foreign argument a reason shows: bounded, and no part of a UTF-8 sequence.
+int kiln_shown_bytes(const char *text);
+
 // True when this argument of a linker driver, or of a linker, names no file (-fuse-ld= only linkers of the toolchain).
 bool kiln_link_arg_is_plain(const char *arg);
 // True for a -C llvm-args value of a few options that take a number or a truth value.

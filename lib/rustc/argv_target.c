@@ -3,10 +3,9 @@
 #include <stddef.h>
 #include <string.h>
 
-static const struct kiln_target_names elf = {"", "lib", ".so", .executable_dll = true, .has_dwp = true};
-static const struct kiln_target_names elf_static = {"", "lib", ".so", .dll_optional = true, .executable_dll = true,
-                                                    .has_dwp = true};
-static const struct kiln_target_names wasm = {".wasm", "", ".wasm", .executable_dll = true};
+static const struct kiln_target_names elf = {"", "lib", ".so", .dll_optional = false, .has_dwp = true};
+static const struct kiln_target_names elf_static = {"", "lib", ".so", .dll_optional = true, .has_dwp = true};
+static const struct kiln_target_names wasm = {".wasm", "", ".wasm", .dll_optional = false, .has_dwp = false};
 
 static bool is_wasm(const char *target) {
     static const char *const targets[] = {

@@ -7,7 +7,6 @@
 struct kiln_target_names {
     const char *exe_suffix, *dll_prefix, *dll_suffix;
     bool dll_optional; // rustc may drop dylib and cdylib with a warning (a static libc)
-    bool executable_dll;
     bool has_dwp; // split-debuginfo=packed makes a .dwp beside each linked output
 };
 

@@ -503,6 +503,14 @@ static void output_names(void **state) {
     assert_int_equal(kiln_rustc_outputs(&passed, &outputs, &count, NULL), KILN_E_UNSUPPORTED);
 }
 
+// Only the end of a line loses its carriage return.
+static void last_line_of_a_file(void **state) {
+    (void)state;
+    kiln_autocall struct kiln_rustc_call call;
+    parse("rustc --crate-name x --out-dir o @cr", &call);
+    assert_string_equal(call.source, "x.rs\r");
+}
+
 static void dropped_incremental(void **state) {
     (void)state;
     const struct kiln_argv_options options = {.drop_incremental = true};
@@ -642,6 +650,13 @@ static void limits(void **state) {
     assert_int_equal(kiln_rustc_parse(3, unknown, &plain_options, &call, &err), 0);
     assert_true(strlen(call.reason) < 256);
     kiln_rustc_call_release(&call);
+    // Nor does it end within a character.
+    memset(large + 3, 0, 400);
+    for (size_t i = 0; i < 200; i += 2)
+        memcpy(large + 3 + i, "\xc3\xa9", 2);
+    assert_int_equal(kiln_rustc_parse(3, unknown, &plain_options, &call, &err), 0);
+    assert_int_equal(strlen(call.reason), strlen("unknown_flag: ") + 199);
+    kiln_rustc_call_release(&call);
     char *none[] = {NULL};
     assert_int_equal(kiln_rustc_parse(0, none, &plain_options, &call, &err), 0);
     assert_int_equal(call.kind, KILN_CALL_PASS);
@@ -657,7 +672,7 @@ int main(void) {
         cmocka_unit_test(spellings),      cmocka_unit_test(reasons),   cmocka_unit_test(whole_line_reasons),
         cmocka_unit_test(link_arguments), cmocka_unit_test(fields),    cmocka_unit_test(needs),
         cmocka_unit_test(output_names),   cmocka_unit_test(own_remap), cmocka_unit_test(dropped_incremental),
-        cmocka_unit_test(placed_paths),         cmocka_unit_test(probes),    cmocka_unit_test(limits),
+        cmocka_unit_test(placed_paths),         cmocka_unit_test(probes), cmocka_unit_test(last_line_of_a_file),    cmocka_unit_test(limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
