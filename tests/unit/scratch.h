@@ -58,6 +58,10 @@ static inline void scratch_write(const struct scratch *scratch, const char *name
     close(fd);
 }
 
+static inline void scratch_write_text(const struct scratch *scratch, const char *name, const char *text) {
+    scratch_write(scratch, name, text, strlen(text));
+}
+
 // A literal where an argv or envp wants char *: nothing writes to it.
 #define TEXT(literal) ((char *)(literal))
 

@@ -7,31 +7,15 @@
 #include <string.h>
 
 #include <cmocka.h>
-#include <fcntl.h>
-#include <ftw.h>
-#include <spawn.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "lib/base/buf.h"
 #include "lib/base/cleanup.h"
 #include "lib/rustc/depinfo.h"
-
-extern char **environ;
-
-// '@' stands for the sandbox root, which no source file may hold.
-static char *expand(const char *text) {
-    struct kiln_buf out = KILN_BUF_INIT(1 << 20);
-    for (; *text; text++) {
-        if (*text == '@')
-            kiln_buf_add_str(&out, kiln_sandbox_root());
-        else
-            kiln_buf_add_u8(&out, (uint8_t)*text);
-    }
-    kiln_buf_add_u8(&out, 0);
-    return (char *)kiln_buf_steal(&out, NULL);
-}
+#include "tests/unit/compiler.h"
+#include "tests/unit/sandbox_text.h"
+#include "tests/unit/scratch.h"
 
 static void assert_round_trip(const char *data, size_t len) {
     kiln_autodepinfo struct kiln_depinfo info = {0};
@@ -76,6 +60,10 @@ static void test_reject(void **state) {
         "a.d: a.rs\na.rs:\n",
         "a.d: a.rs\n\na.rs:",
         "a.d: a.rs\n\nb.rs:\n",
+        "a.d: a.rs\nb.rs:\na.rs:\n",
+        "a.d: a.rs\n\na.rs;\n",
+        "a.d: a b\n\na b:\n",
+        "a.d:  a\n\n a:\n",
         "a.d: a.rs\n\na.rs\n",
         "a.d: a.rs b.rs\n\na.rs:\n",
         "a.d: a.rs\n\na.rs:\nb.rs:\n",
@@ -161,6 +149,7 @@ static void test_to_real(void **state) {
         {"@/target/a.d: a.rs\n\na.rs:\n\n# env-dep:A=@/ws\n", "d", NULL},
         {"@/target/a.d: a.rs\n\na.rs:\n\n# env-dep:@\n", "d", NULL},
         {"@/target/a.d: a.rs\n\na.rs:\n# note: @/out\n", "d", NULL},
+        {"@/target/a.d: a.rs\n\na.rs:\n# note: a b @/out/x\n", "d", NULL},
         {"@/target/a.d: a.rs\n\na.rs:\n# checksum:md5=0 file_len:1 @/ws/x\n", "d", NULL},
         {"@/target/a.d: a.rs\n\na.rs:\n# checksum:md5=0 file@/reg/a-1.0.0/x\\ y\n", "d", NULL},
         {"@/target/a.d: @/reg/a-1.0.0@/x\n\n@/reg/a-1.0.0@/x:\n", "d", NULL},
@@ -180,65 +169,31 @@ static void test_to_real(void **state) {
     }
 }
 
-static char scratch[] = "/tmp/kiln-depinfo-XXXXXX";
-
-static const char *compiler(void) {
-    const char *rustc = getenv("RUSTC");
-    return rustc ? rustc : "rustc";
-}
-
-static int run(const char *const *argv) {
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
-    pid_t pid;
-    int status = -1;
-    int rc = posix_spawnp(&pid, argv[0], &actions, NULL, (char *const *)argv, environ);
-    posix_spawn_file_actions_destroy(&actions);
-    if (rc || waitpid(pid, &status, 0) != pid)
-        return -1;
-    return status;
-}
-
-static int remove_entry(const char *path, const struct stat *st, int flag, struct FTW *ftw) {
-    (void)st, (void)flag, (void)ftw;
-    return remove(path);
-}
-
-static int leave_scratch(void **state) {
-    (void)state;
-    return chdir("/") || nftw(scratch, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-static void write_file(const char *path, const char *text) {
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    fputs(text, file);
-    assert_int_equal(fclose(file), 0);
-}
-
-static int enter_scratch(void **state) {
-    (void)state;
-    if (!mkdtemp(scratch) || chdir(scratch) || mkdir("o#u$t\\x: y", 0700) || mkdir("src", 0700))
+// Sources with the names that matter, in the current directory.
+static int enter_sources(void **state) {
+    scratch_setup(state);
+    const struct scratch *scratch = *state;
+    if (chdir(scratch->path) || mkdir("o#u$t\\x: y", 0700) || mkdir("src", 0700))
         return -1;
     static const char *const names[] = {"src/a b.rs", "src/c#d$e.rs", "src/f\\g.rs", "src/h:i.rs",   "src/j: k.rs",
                                         "src/l:",     "src/m%\t.rs",  "src/\xc3\xa9.rs", "src/\\ q.rs"};
     struct kiln_buf root = KILN_BUF_INIT(1 << 16);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        write_file(names[i], "");
+        scratch_write_text(scratch, names[i], "");
         kiln_buf_addf(&root, "#[path = r\"%s\"] mod m%zu;\n", names[i] + 4, i);
     }
     kiln_buf_add_str(&root, "const A: &str = env!(\"KILN_E1\"); const B: Option<&str> = option_env!(\"KILN_E2\");\n"
                             "const C: &str = env!(\"KILN_E3\"); const D: Option<&str> = option_env!(\"KILN_Z=5\");\n");
-    write_file("src/lib.rs", kiln_buf_text(&root));
-    write_file("plain.rs", "");
+    scratch_write_text(scratch, "src/lib.rs", kiln_buf_text(&root));
+    scratch_write_text(scratch, "plain.rs", "");
     kiln_buf_release(&root);
     setenv("KILN_E1", "line1\nline2\r\\back# =x  ", 1);
     setenv("KILN_E3", "", 1);
     setenv("RUSTC_BOOTSTRAP", "1", 1);
     return 0;
 }
+
+static int leave_sources(void **state) { return chdir("/") || scratch_teardown(state); }
 
 static void test_real(void **state) {
     (void)state;
@@ -260,8 +215,9 @@ static void test_real(void **state) {
         for (size_t a = 0; table[i].args[a]; a++)
             argv[argc++] = table[i].args[a];
         argv[2] = strncmp(table[i].args[0], "src", 3) == 0 ? "--crate-name=lib" : "--crate-name=plain";
-        if (run(argv) != 0)
-            fail_msg("row %zu: rustc failed", i);
+        kiln_autofree char *text = NULL;
+        if (run_compiler(argv, &text) != 0)
+            fail_msg("row %zu: %s", i, text ? text : "rustc cannot be run");
         kiln_autofd int fd = open(table[i].file, O_RDONLY | O_CLOEXEC);
         static char data[1 << 16];
         ssize_t len = read(fd, data, sizeof data);
@@ -282,7 +238,8 @@ static void test_real(void **state) {
 static void test_real_names(void **state) {
     (void)state;
     const char *argv[] = {compiler(), "--crate-type=lib", "src/lib.rs", "--emit=dep-info", NULL};
-    assert_int_equal(run(argv), 0);
+    kiln_autofree char *text = NULL;
+    assert_int_equal(run_compiler(argv, &text), 0);
     kiln_autofd int fd = open("lib.d", O_RDONLY | O_CLOEXEC);
     char data[4096];
     ssize_t len = read(fd, data, sizeof data);
@@ -308,9 +265,9 @@ int main(void) {
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (failed)
         return failed;
-    if (run((const char *[]){compiler(), "-vV", NULL}) != 0) {
+    if (!has_compiler()) {
         printf("skip: no working rustc (set RUSTC to name one)\n");
         return 77;
     }
-    return cmocka_run_group_tests(real, enter_scratch, leave_scratch);
+    return cmocka_run_group_tests(real, enter_sources, leave_sources);
 }

@@ -7,32 +7,15 @@
 #include <string.h>
 
 #include <cmocka.h>
-#include <fcntl.h>
-#include <ftw.h>
-#include <spawn.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "lib/base/buf.h"
 #include "lib/base/cleanup.h"
 #include "lib/rustc/message.h"
-
-extern char **environ;
-
-// '@' stands for the sandbox root, which no source file may hold.
-static char *expand(const char *text) {
-    struct kiln_buf out = KILN_BUF_INIT(1 << 20);
-    for (; *text; text++) {
-        if (*text == '@')
-            kiln_buf_add_str(&out, kiln_sandbox_root());
-        else
-            kiln_buf_add_u8(&out, (uint8_t)*text);
-    }
-    kiln_buf_add_u8(&out, 0);
-    return (char *)kiln_buf_steal(&out, NULL);
-}
+#include "tests/unit/compiler.h"
+#include "tests/unit/sandbox_text.h"
+#include "tests/unit/scratch.h"
 
 static void fill(struct kiln_path_map *map) {
     kiln_autofree char *registry = kiln_place(KILN_PLACE_REGISTRY, "a-1.0.0");
@@ -109,64 +92,29 @@ static void test_limits(void **state) {
     assert_false(residue);
 }
 
-static char scratch[] = "/tmp/kiln-message-XXXXXX";
+#define ODD_DIR "a \"q\" \\ \xc3\xa9"
 
-static const char *compiler(void) {
-    const char *rustc = getenv("RUSTC");
-    return rustc ? rustc : "rustc";
-}
-
-// Runs argv with stderr in *text (heap, NUL behind); the exit code, or -1.
-static int run(const char *const *argv, char **text) {
-    kiln_autofd int fd = memfd_create("stderr", MFD_CLOEXEC);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
-    posix_spawn_file_actions_adddup2(&actions, fd, 2);
-    pid_t pid;
-    int status = -1;
-    int rc = posix_spawnp(&pid, argv[0], &actions, NULL, (char *const *)argv, environ);
-    posix_spawn_file_actions_destroy(&actions);
-    if (rc || waitpid(pid, &status, 0) != pid)
+static int enter_sources(void **state) {
+    scratch_setup(state);
+    const struct scratch *scratch = *state;
+    if (chdir(scratch->path) || mkdir(ODD_DIR, 0700) || mkdir("gen", 0700) || mkdir("deps", 0700))
         return -1;
-    off_t len = lseek(fd, 0, SEEK_END);
-    *text = calloc(1, (size_t)len + 1);
-    return pread(fd, *text, (size_t)len, 0) == len && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    scratch_write_text(scratch, "gen/g.rs", "fn generated(x: u8) {}\n#[deprecated] pub fn old() {}\n");
+    scratch_write_text(scratch, ODD_DIR "/other.rs",
+                       "pub fn other() { let mut y = 1; super::old(); }\n"
+                       "#[macro_export] macro_rules! m { ($x:ident) => { let $x = 1; } }\n");
+    scratch_write_text(scratch, ODD_DIR "/lib.rs",
+               "#[macro_use] mod other;\ninclude!(concat!(env!(\"OUT_DIR\"), \"/g.rs\"));\n"
+               "fn unused() { m!(z); let s = \"/kiln\"; }\n"
+               "pub fn shadow() -> &'static str { if (true) { file!() } else { \"\" } }\n");
+    return 0;
 }
 
-static int remove_entry(const char *path, const struct stat *st, int flag, struct FTW *ftw) {
-    (void)st, (void)flag, (void)ftw;
-    return remove(path);
-}
-
-static int leave_scratch(void **state) {
-    (void)state;
-    return chdir("/") || nftw(scratch, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-static void write_file(const char *path, const char *text) {
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    fputs(text, file);
-    assert_int_equal(fclose(file), 0);
-}
-
-static int enter_scratch(void **state) {
-    (void)state;
-    if (!mkdtemp(scratch) || chdir(scratch) || mkdir("a \"q\" \\ \xc3\xa9", 0700) || mkdir("gen", 0700) || mkdir("deps", 0700))
-        return -1;
-    write_file("gen/g.rs", "fn generated(x: u8) {}\n#[deprecated] pub fn old() {}\n");
-    write_file("a \"q\" \\ \xc3\xa9/other.rs", "pub fn other() { let mut y = 1; super::old(); }\n"
-                                               "#[macro_export] macro_rules! m { ($x:ident) => { let $x = 1; } }\n");
-    write_file("a \"q\" \\ \xc3\xa9/lib.rs", "#[macro_use] mod other;\ninclude!(concat!(env!(\"OUT_DIR\"), \"/g.rs\"));\n"
-                                             "fn unused() { m!(z); let s = \"/kiln\"; }\n"
-                                             "pub fn shadow() -> &'static str { if (true) { file!() } else { \"\" } }\n");
-    return setenv("OUT_DIR", "gen", 1);
-}
+static int leave_sources(void **state) { return chdir("/") || scratch_teardown(state); }
 
 // rustc told to call the sources otherwise, mapped back, prints what plain rustc prints.
 static void test_real(void **state) {
-    (void)state;
+    const struct scratch *scratch = *state;
     static const char *const forms[][3] = {
         {"--error-format=json", "--json=artifacts,diagnostic-rendered-ansi", NULL},
         {"--error-format=json", "--json=artifacts,diagnostic-short", NULL},
@@ -176,9 +124,9 @@ static void test_real(void **state) {
     };
     kiln_autopathmap struct kiln_path_map map = {0};
     char package[256], gen[256], source[512], remap_package[512], remap_gen[512];
-    snprintf(package, sizeof package, "%s/a \"q\" \\ \xc3\xa9", scratch);
+    snprintf(package, sizeof package, "%s/" ODD_DIR, scratch->path);
     snprintf(source, sizeof source, "%s/lib.rs", package);
-    snprintf(gen, sizeof gen, "%s/gen", scratch);
+    snprintf(gen, sizeof gen, "%s/gen", scratch->path);
     snprintf(remap_package, sizeof remap_package, "--remap-path-prefix=%s=/kiln/a-1.0.0", package);
     snprintf(remap_gen, sizeof remap_gen, "--remap-path-prefix=%s=/kiln/a-1.0.0.out", gen);
     setenv("OUT_DIR", gen, 1);
@@ -193,10 +141,10 @@ static void test_real(void **state) {
             argv[argc++] = forms[i][a];
         kiln_autofree char *plain = NULL;
         kiln_autofree char *remapped = NULL;
-        assert_int_equal(run(argv, &plain), 0);
+        assert_int_equal(run_compiler(argv, &plain), 0);
         argv[argc++] = remap_package;
         argv[argc++] = remap_gen;
-        assert_int_equal(run(argv, &remapped), 0);
+        assert_int_equal(run_compiler(argv, &remapped), 0);
         assert_non_null(strstr(remapped, "/kiln/a-1.0.0/other.rs"));
         assert_non_null(strstr(remapped, "/kiln/a-1.0.0.out/g.rs"));
         kiln_autobuf struct kiln_buf out = KILN_BUF_INIT(1 << 20);
@@ -218,10 +166,9 @@ int main(void) {
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (failed)
         return failed;
-    kiln_autofree char *text = NULL;
-    if (run((const char *[]){compiler(), "-vV", NULL}, &text) != 0) {
+    if (!has_compiler()) {
         printf("skip: no working rustc (set RUSTC to name one)\n");
         return 77;
     }
-    return cmocka_run_group_tests(real, enter_scratch, leave_scratch);
+    return cmocka_run_group_tests(real, enter_sources, leave_sources);
 }

@@ -11,21 +11,9 @@
 #include "lib/base/cleanup.h"
 #include "lib/rustc/package.h"
 #include "lib/rustc/paths.h"
+#include "tests/unit/sandbox_text.h"
 
-// '@' stands for the sandbox root, which no source file may hold.
-static char *expand(const char *text) {
-    struct kiln_buf out = KILN_BUF_INIT(1 << 20);
-    for (; *text; text++) {
-        if (*text == '@')
-            kiln_buf_add_str(&out, kiln_sandbox_root());
-        else
-            kiln_buf_add_u8(&out, (uint8_t)*text);
-    }
-    kiln_buf_add_u8(&out, 0);
-    return (char *)kiln_buf_steal(&out, NULL);
-}
-
-#define REGISTRY "/home/u/.cargo/registry/src/index.crates.io-1949cf8c"
+#define REGISTRY "/home/u/.cargo/registry/src/index-1949cf8c"
 #define CHECKOUTS "/home/u/.cargo/git/checkouts"
 
 static const struct {
@@ -94,6 +82,33 @@ static void test_good(void **state) {
     }
 }
 
+static void test_names(void **state) {
+    (void)state;
+    static const char edges[] = "AZaz09._+-";
+    struct kiln_package_query query = {.manifest_dir = "/w", .name = edges, .version = edges, .crate_name = "x",
+                                       .home = "/home/u", .cwd = "/w", .source = "a.rs"};
+    kiln_autopackage struct kiln_package package = {0};
+    assert_int_equal(kiln_package_classify(&query, &package, NULL), 0);
+    assert_int_equal(package.kind, KILN_PACKAGE_MEMBER);
+    kiln_package_release(&package);
+    char longest[KILN_PACKAGE_NAME_MAX - 1];
+    memset(longest, 'x', sizeof longest - 1);
+    longest[sizeof longest - 1] = 0;
+    query.name = longest;
+    query.version = "1";
+    assert_int_equal(kiln_package_classify(&query, &package, NULL), 0);
+    assert_int_equal(package.kind, KILN_PACKAGE_MEMBER);
+    kiln_package_release(&package);
+    query.version = "12";
+    assert_int_equal(kiln_package_classify(&query, &package, NULL), 0);
+    assert_int_equal(package.kind, KILN_PACKAGE_OTHER);
+    for (const char *odd = "/@[`{:="; *odd; odd++) {
+        query.version = (char[]){'1', *odd, 0};
+        assert_int_equal(kiln_package_classify(&query, &package, NULL), 0);
+        assert_int_equal(package.kind, KILN_PACKAGE_OTHER);
+    }
+}
+
 #define LONG_64 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
 
 static void test_other(void **state) {
@@ -113,7 +128,7 @@ static void test_other(void **state) {
         {"/w", "a", "1 0", "a", NULL, "/home/u", "/w", "a.rs"},
         {"/w", "a", "1\n0", "a", NULL, "/home/u", "/w", "a.rs"},
         {"/w", "\xc3\xa9", "1.0.0", "a", NULL, "/home/u", "/w", "a.rs"},
-        {"/w", "a", LONG_64 LONG_64 LONG_64 "12345678", "a", NULL, "/home/u", "/w", "a.rs"},
+        {"/w", "abcdefgh", LONG_64 LONG_64 LONG_64, "a", NULL, "/home/u", "/w", "a.rs"},
         {"w", "a", "1.0.0", "a", NULL, "/home/u", "/w", "a.rs"},
         {"/", "a", "1.0.0", "a", NULL, "/home/u", "/", "a.rs"},
         {"/w/../w", "a", "1.0.0", "a", NULL, "/home/u", "/w", "a.rs"},
@@ -154,6 +169,7 @@ static void test_other(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good),
+        cmocka_unit_test(test_names),
         cmocka_unit_test(test_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

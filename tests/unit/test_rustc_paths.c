@@ -11,19 +11,7 @@
 #include "lib/base/buf.h"
 #include "lib/base/cleanup.h"
 #include "lib/rustc/paths.h"
-
-// In the tables below '@' stands for the sandbox root, which no source file may hold.
-static char *expand(const char *text) {
-    struct kiln_buf out = KILN_BUF_INIT(1 << 20);
-    for (; *text; text++) {
-        if (*text == '@')
-            kiln_buf_add_str(&out, kiln_sandbox_root());
-        else
-            kiln_buf_add_u8(&out, (uint8_t)*text);
-    }
-    kiln_buf_add_u8(&out, 0);
-    return (char *)kiln_buf_steal(&out, NULL);
-}
+#include "tests/unit/sandbox_text.h"
 
 struct rule {
     const char *real, *sandbox, *shown;
