@@ -3,11 +3,10 @@
 // This program is also the agent that is started: run with --dir it notes what it was given in DIR/starts and serves, or
 // fails as DIR/mode says. The test ends it, by its number in DIR/pids.
 #include "tests/integration/wrapper_rig.h"
+#include "tests/unit/namespace.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <sched.h>
-#include <sys/mount.h>
 
 #define CALLERS 64
 
@@ -226,24 +225,13 @@ static void copy_program(const struct rig *rig, const char *from, const char *to
     assert_int_equal(kiln_fs_copy_fd(in, out, UINT64_MAX, NULL, NULL), 0);
 }
 
-static bool write_proc(const char *path, const char *text) {
-    kiln_autofd int fd = open(path, O_WRONLY | O_CLOEXEC);
-    return fd >= 0 && kiln_fs_write_all(fd, text, strlen(text), NULL) == 0;
-}
-
 // A password database in which this user's home is SCRATCH/home, and no system agent: seen by this process and its
 // children only. False: this host does not let us.
 static bool change_home(const struct rig *rig) {
-    char entry[300], map[64];
-    uid_t uid = geteuid();
-    snprintf(entry, sizeof entry, "me:x:%u:0::%s/home:/bin/sh\n", uid ? 0 : (unsigned)uid, rig->scratch.path);
-    snprintf(map, sizeof map, "0 %u 1", (unsigned)uid);
+    char entry[300];
+    snprintf(entry, sizeof entry, "me:x:0:0::%s/home:/bin/sh\n", rig->scratch.path);
     scratch_write(&rig->scratch, "passwd", entry, strlen(entry));
-    if (unshare(CLONE_NEWNS | (uid ? CLONE_NEWUSER : 0)))
-        return false;
-    if (uid && (!write_proc("/proc/self/setgroups", "deny") || !write_proc("/proc/self/uid_map", map)))
-        return false;
-    return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+    return namespace_enter() &&
            mount(scratch_path(&rig->scratch, "passwd"), "/etc/passwd", NULL, MS_BIND, NULL) == 0 &&
            mount("none", "/run", "tmpfs", 0, NULL) == 0;
 }

@@ -1,12 +1,11 @@
 // Placing outputs: whole files or none, exactly where the command line says, whatever interrupts it.
 #include "scratch.h"
+#include "namespace.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -265,8 +264,7 @@ static void test_file_size_limit(void **state) {
 
 // A file system of 64 KiB at SCRATCH. 77: this host does not let us mount one.
 static int on_full_disk(const struct scratch *scratch) {
-    if (unshare(CLONE_NEWNS | (geteuid() ? CLONE_NEWUSER : 0)) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
-        mount("none", scratch->path, "tmpfs", 0, "size=64k"))
+    if (!namespace_enter() || mount("none", scratch->path, "tmpfs", 0, "size=64k"))
         return 77;
     struct kiln_err err;
     if (place_two(scratch, &err) != KILN_E_IO || err.sys_errno != ENOSPC)
@@ -296,10 +294,7 @@ static void test_read_only_directory(void **state) {
 }
 
 // Without /proc, anonymous files cannot get a name: then temporary names are used from the beginning.
-static bool hide_proc(void) {
-    return unshare(CLONE_NEWNS | (geteuid() ? CLONE_NEWUSER : 0)) == 0 &&
-           mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 && mount("none", "/proc", "tmpfs", 0, NULL) == 0;
-}
+static bool hide_proc(void) { return namespace_enter() && mount("none", "/proc", "tmpfs", 0, NULL) == 0; }
 
 struct interruption {
     int number;
