@@ -84,10 +84,11 @@ static void split(const char *text, struct words *words) {
 // Exit status; what was printed goes to *out and *errout.
 static int run(const struct words *words, bool bootstrap, struct kiln_buf *out, struct kiln_buf *errout) {
     static char unstable[] = "RUSTC_BOOTSTRAP=1";
-    char *env[64];
+    char *env[1024];
     size_t count = 0;
-    for (char **at = environ; *at && count < 60; at++)
-        if (strncmp(*at, "RUST", 4) && (strncmp(*at, "LD_", 3) || strchr(*at, '/')))
+    // rustup's own variables stay: they lead to the compiler.
+    for (char **at = environ; *at && count < 1000; at++)
+        if (strncmp(*at, "RUSTC", 5) && strncmp(*at, "RUST_", 5))
             env[count++] = *at;
     if (bootstrap)
         env[count++] = unstable;
