@@ -1,10 +1,12 @@
 // The local cache (L0): results and content by digest, with an LMDB index, and the host's memos.
 //
-// DIR/l0/index (LMDB: actions, blobs, memo, closure, local verdicts, macro objects, scans) and DIR/l0/cas/ab/HEX (files,
-// 0444). Size-bounded; least recently used goes first, never an object a lease holds. Anything unreadable, corrupt or
-// missing is a miss and counted, never an error of the build: a corrupt index is set aside and made new.
-// One agent per directory (the caller holds the lock); thread-safe. Durability: the index may lose the last seconds on
-// power failure, never its consistency across kill -9.
+// DIR/l0/index (LMDB: results of actions, memo, closure, local verdicts, macro objects, scans) and DIR/l0/cas/ab/HEX
+// (files, 0444, whose access time is their last use). Anything unreadable, corrupt or missing is a miss and counted, never
+// an error of the build: a corrupt index is set aside and made new.
+// Bounds: max_bytes for the blobs, least recently used first (an open descriptor outlives its eviction); a sixteenth of it,
+// within 16 and 512 MiB, for the index, whose entries go by the hour of their last use.
+// One agent per directory (the caller holds the lock); thread-safe. Durability: kill -9 loses at most the last half second
+// of index writes and a power failure the last seconds; neither leaves anything wrong or in the way.
 #pragma once
 
 #include <stdbool.h>
@@ -16,7 +18,9 @@
 struct kiln_l0;
 
 struct kiln_l0_stats {
-    uint64_t bytes, objects, actions, evicted_bytes, corrupt;
+    uint64_t bytes, objects; // blobs, in blocks of 4 KiB
+    uint64_t actions;        // results in the index; one that was put is counted once it is written
+    uint64_t evicted_bytes, corrupt; // since it was opened
 };
 
 int kiln_l0_open(const char *dir, uint64_t max_bytes, struct kiln_l0 **l0, struct kiln_err *err);
@@ -31,12 +35,18 @@ void kiln_l0_drop_result(struct kiln_l0 *l0, const struct kiln_digest *action); 
 
 // A descriptor on checked bytes. The bytes are hashed on each open: KILN_E_CORRUPT drops the object and is counted;
 // KILN_E_NOTFOUND is a plain miss. An open object is not evicted under the reader (the descriptor keeps it).
+// A blob whose bytes are right but whose size is not `size` is KILN_E_CORRUPT and stays.
 int kiln_l0_open_blob(struct kiln_l0 *l0, const struct kiln_digest *digest, uint64_t size, int *fd, struct kiln_err *err);
-// Adds content from fd by reflink or copy, hashed on the way; present already is success.
+// Adds content from fd (from its start) by reflink or copy, hashed on the way; a file of ours that nobody may write is
+// linked. Present already is success. KILN_E_CORRUPT when the bytes have another digest.
 int kiln_l0_add_blob(struct kiln_l0 *l0, int fd, const struct kiln_digest *digest, uint64_t size, struct kiln_err *err);
 bool kiln_l0_has_blob(struct kiln_l0 *l0, const struct kiln_digest *digest);
-// Evicts until the bound holds; called by a timer of the agent and after adds.
+// Evicts until the bounds hold; called by a timer of the agent, and by a thread of its own after an add that passed them.
+// Cheap when they hold.
 int kiln_l0_evict(struct kiln_l0 *l0, struct kiln_err *err);
+
+// A new file without a name on the file system of the cache, to try what that can do.
+int kiln_l0_open_scratch(struct kiln_l0 *l0, int *fd, struct kiln_err *err);
 
 // Host memos: small values under a table and a key; losing one costs time only, except that LOCAL verdicts lost mean one
 // more execution. Values at most 1 MiB, keys at most 500 bytes.
