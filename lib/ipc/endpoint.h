@@ -7,8 +7,9 @@
 //   3. HOME/.cache/kiln, HOME being what the password database says, never the variable. Only here an agent is started.
 // The agent must run as the caller, as root, or as the account "kiln"; anybody else's socket is refused (KILN_E_DENIED).
 //
-// Files in DIR: agent.sock; agent.start (locked by the one process that starts an agent); agent.failed (its mtime is the
-// moment until which nobody tries again, so that a broken agent costs once and not for each crate).
+// Files in DIR: agent.sock; agent.start (locked by the one process that starts an agent); agent.failed and agent.silent:
+// their mtime is the moment until which nobody starts an agent, or talks to it, again, so that a broken agent costs once
+// and not for each crate.
 // Blocking, with deadlines; libc only. Descriptors are O_CLOEXEC.
 #pragma once
 
@@ -41,11 +42,15 @@ int kiln_endpoint_connect(const char *dir, uint64_t deadline_ms, int *socket, st
 
 // What the wrapper does: find, connect, in the user's own directory start an agent when none listens. On failure
 // endpoint->dir may be set (the place that was tried), for counting; it is the caller's in every case.
-// KILN_E_TIMEOUT at once while agent.failed tells to wait.
+// KILN_E_TIMEOUT at once while a pause lasts.
 int kiln_endpoint_reach(struct kiln_endpoint *endpoint, uint64_t deadline_ms, int *socket, struct kiln_err *err);
 
-// Makes everybody who uses dir wait for pause_ms before the next try; 0 ends a pause.
-void kiln_endpoint_pause(const char *dir, unsigned pause_ms);
+enum kiln_endpoint_trouble {
+    KILN_TROUBLE_START, // it could not be started: no other start, but one that listens after all is used
+    KILN_TROUBLE_SILENT, // it accepted and said nothing: it is left alone
+};
+// Makes everybody who uses dir wait for pause_ms before the next try; 0 ends a pause. Best effort.
+void kiln_endpoint_pause(const char *dir, enum kiln_endpoint_trouble trouble, unsigned pause_ms);
 
 struct kiln_endpoint_start {
     const char *dir;

@@ -17,14 +17,18 @@
 #include "lib/base/proc.h"
 #include "lib/ipc/endpoint.h"
 
-#define PAUSE_NAME "agent.failed"
 #define LOCK_NAME "agent.start"
 #define PAUSE_MS_MAX 60000
 #define TRY_EVERY_MS 3
 #define AGENT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-void kiln_endpoint_pause(const char *dir, unsigned pause_ms) {
-    kiln_autofree char *path = kiln_path_join(dir, PAUSE_NAME);
+static const char *const pause_names[] = {
+    [KILN_TROUBLE_START] = "agent.failed",
+    [KILN_TROUBLE_SILENT] = "agent.silent",
+};
+
+void kiln_endpoint_pause(const char *dir, enum kiln_endpoint_trouble trouble, unsigned pause_ms) {
+    kiln_autofree char *path = kiln_path_join(dir, pause_names[trouble]);
     if (!path)
         return;
     if (pause_ms == 0) {
@@ -39,8 +43,8 @@ void kiln_endpoint_pause(const char *dir, unsigned pause_ms) {
     futimens(fd, (struct timespec[]){until, until});
 }
 
-static bool is_paused(const char *dir) {
-    kiln_autofree char *path = kiln_path_join(dir, PAUSE_NAME);
+static bool is_paused(const char *dir, enum kiln_endpoint_trouble trouble) {
+    kiln_autofree char *path = kiln_path_join(dir, pause_names[trouble]);
     struct stat st;
     if (!path || lstat(path, &st) < 0)
         return false;
@@ -164,12 +168,12 @@ int kiln_endpoint_start_agent(const struct kiln_endpoint_start *start, uint64_t 
         rc = kiln_endpoint_connect(start->dir, deadline_ms, socket, err);
         if (rc != KILN_E_NOTFOUND)
             break;
-        if (is_paused(start->dir))
+        if (is_paused(start->dir, KILN_TROUBLE_START))
             return kiln_fail(err, KILN_E_TIMEOUT, "an agent could not be started in %s a moment ago", start->dir);
         if (lock >= 0) {
             rc = start_and_connect(start, deadline_ms, socket, err);
             // Before the lock goes, so that those who wait for it see it.
-            kiln_endpoint_pause(start->dir, rc ? KILN_PAUSE_START_MS : 0);
+            kiln_endpoint_pause(start->dir, KILN_TROUBLE_START, rc ? KILN_PAUSE_START_MS : 0);
             break;
         }
         if (kiln_clock_left_ms(deadline_ms) == 0)
@@ -181,8 +185,8 @@ int kiln_endpoint_start_agent(const struct kiln_endpoint_start *start, uint64_t 
 }
 
 static int reach_at(const struct kiln_endpoint *endpoint, uint64_t deadline_ms, int *socket, struct kiln_err *err) {
-    if (is_paused(endpoint->dir))
-        return kiln_fail(err, KILN_E_TIMEOUT, "the agent in %s failed a moment ago", endpoint->dir);
+    if (is_paused(endpoint->dir, KILN_TROUBLE_SILENT))
+        return kiln_fail(err, KILN_E_TIMEOUT, "the agent in %s did not answer a moment ago", endpoint->dir);
     int rc = kiln_endpoint_connect(endpoint->dir, deadline_ms, socket, err);
     if (rc == KILN_E_NOTFOUND && endpoint->kind == KILN_ENDPOINT_USER)
         rc = kiln_endpoint_start_agent(&(struct kiln_endpoint_start){.dir = endpoint->dir}, deadline_ms, socket, err);

@@ -92,7 +92,8 @@ static int start_background(const struct kiln_endpoint *endpoint, const char *co
     kiln_autofd int socket = -1;
     struct kiln_err err;
     uint64_t deadline_ms = kiln_clock_ms() + START_MS;
-    kiln_endpoint_pause(endpoint->dir, 0);
+    kiln_endpoint_pause(endpoint->dir, KILN_TROUBLE_START, 0);
+    kiln_endpoint_pause(endpoint->dir, KILN_TROUBLE_SILENT, 0);
     if (kiln_endpoint_connect(endpoint->dir, deadline_ms, &socket, NULL) == 0)
         return say_running("runs already", endpoint->dir, socket);
     const struct kiln_endpoint_start start = {.dir = endpoint->dir, .config = config};

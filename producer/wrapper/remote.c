@@ -185,7 +185,7 @@ static const char *converse(struct compile *compile) {
     }
     // An agent that is there and does not say a word would cost every crate the same wait.
     if (rc == KILN_E_TIMEOUT && !heard)
-        kiln_endpoint_pause(compile->endpoint.dir, KILN_PAUSE_SILENT_MS);
+        kiln_endpoint_pause(compile->endpoint.dir, KILN_TROUBLE_SILENT, KILN_PAUSE_SILENT_MS);
     return talk_trouble(rc);
 }
 

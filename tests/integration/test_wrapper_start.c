@@ -53,6 +53,9 @@ static int be_the_agent(const char *dir) {
     if (!strcmp(kiln_buf_text(&mode), "hang"))
         for (;;)
             pause();
+    // Later than its caller waits: until the test says go.
+    while (!strcmp(kiln_buf_text(&mode), "late") && faccessat(state_dir, "go", F_OK, 0))
+        sched_yield();
     int listener;
     if (kiln_endpoint_listen(dir, KILN_AUDIENCE_USER, &listener, NULL))
         return 4;
@@ -173,7 +176,7 @@ static void test_a_start_that_fails_is_remembered(void **state) {
     assert_int_equal(count_starts(rig), 1);
     // When the pause is over it is tried again, and a success ends it.
     set_mode(rig, "serve");
-    kiln_endpoint_pause(rig->agent_dir, 0);
+    kiln_endpoint_pause(rig->agent_dir, KILN_TROUBLE_START, 0);
     assert_ok(start(rig, RIG_MS, &err));
     assert_int_equal(count_starts(rig), 2);
     assert_int_equal(faccessat(rig->scratch.fd, "agent/agent.failed", F_OK, 0), -1);
@@ -188,6 +191,20 @@ static void test_an_agent_that_never_listens(void **state) {
     uint64_t took_ms = kiln_clock_ms() - before_ms;
     assert_true(took_ms >= 300 && took_ms < 3000);
     assert_int_equal(start(rig, 300, &err), KILN_E_TIMEOUT);
+    assert_int_equal(count_starts(rig), 1);
+}
+
+static void test_an_agent_that_is_late_is_used(void **state) {
+    struct rig *rig = *state;
+    set_mode(rig, "late");
+    struct kiln_err err;
+    assert_int_equal(start(rig, 100, &err), KILN_E_TIMEOUT);
+    assert_int_equal(start(rig, 100, &err), KILN_E_TIMEOUT);
+    scratch_write(&rig->scratch, "agent/go", "", 0);
+    uint64_t deadline_ms = rig_deadline();
+    while (start(rig, 100, &err) && kiln_clock_left_ms(deadline_ms))
+        sched_yield();
+    assert_true(kiln_clock_left_ms(deadline_ms) > 0);
     assert_int_equal(count_starts(rig), 1);
 }
 
@@ -295,6 +312,7 @@ int main(int argc, char **argv) {
         start_test(test_many_start_one),
         start_test(test_a_start_that_fails_is_remembered),
         start_test(test_an_agent_that_never_listens),
+        start_test(test_an_agent_that_is_late_is_used),
         start_test(test_no_program),
         start_test(test_a_directory_that_cannot_be_written),
         start_test(test_many_wrappers_start_one),

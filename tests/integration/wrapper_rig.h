@@ -75,7 +75,7 @@ static inline void rig_forget(struct rig *rig) {
     rig->served = rig->finished = 0;
     unlinkat(rig->scratch.fd, "ran", 0);
     unlinkat(rig->scratch.fd, "agent/agent.missed", 0);
-    unlinkat(rig->scratch.fd, "agent/agent.failed", 0);
+    unlinkat(rig->scratch.fd, "agent/agent.silent", 0);
 }
 
 static inline void *rig_serve(void *argument) {

@@ -200,18 +200,18 @@ static void test_pause(void **state) {
     kiln_autofd int listener = -1, client = -1;
     assert_ok(kiln_endpoint_listen(scratch->path, KILN_AUDIENCE_USER, &listener, &err));
     setenv("KILN_DIR", scratch->path, 1);
-    kiln_endpoint_pause(scratch->path, 20000);
+    kiln_endpoint_pause(scratch->path, KILN_TROUBLE_SILENT, 20000);
     struct kiln_endpoint endpoint = {0};
     assert_int_equal(kiln_endpoint_reach(&endpoint, soon(), &client, &err), KILN_E_TIMEOUT);
     kiln_endpoint_release(&endpoint);
     // A clock that was set back must not make the pause last.
     const struct timespec far[2] = {{.tv_sec = time(NULL) + 86400}, {.tv_sec = time(NULL) + 86400}};
-    assert_int_equal(utimensat(scratch->fd, "agent.failed", far, 0), 0);
+    assert_int_equal(utimensat(scratch->fd, "agent.silent", far, 0), 0);
     assert_ok(kiln_endpoint_reach(&endpoint, soon(), &client, &err));
     kiln_endpoint_release(&endpoint);
     close(kiln_steal_fd(&client));
-    kiln_endpoint_pause(scratch->path, 20000);
-    kiln_endpoint_pause(scratch->path, 0);
+    kiln_endpoint_pause(scratch->path, KILN_TROUBLE_SILENT, 20000);
+    kiln_endpoint_pause(scratch->path, KILN_TROUBLE_SILENT, 0);
     assert_ok(kiln_endpoint_reach(&endpoint, soon(), &client, &err));
     kiln_endpoint_release(&endpoint);
     unsetenv("KILN_DIR");
