@@ -1,0 +1,385 @@
+#include "consumer/executor/job.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "consumer/executor/collect.h"
+#include "consumer/executor/toolchain_root.h"
+#include "consumer/preload/observe.h"
+#include "consumer/run/client.h"
+#include "consumer/run/witness.h"
+#include "lib/base/cleanup.h"
+#include "lib/base/clock.h"
+#include "lib/base/fs.h"
+#include "lib/base/path.h"
+#include "lib/core/result.h"
+#include "lib/rustc/environment.h"
+#include "lib/rustc/paths.h"
+
+#define BACKEND "bwrap"
+#define WALLS_MS 20000
+#define BINDS_MAX (KILN_ACTION_INPUTS_MAX + 8u)
+#define OBSERVATIONS_MAX 64u
+
+// The limits of a job, in one place.
+static const struct {
+    uint64_t wall_ms, memory_bytes, out_bytes, tmp_bytes, file_bytes, text_bytes, inodes;
+    uint32_t processes;
+} limits = {.wall_ms = 20 * 60 * 1000, .memory_bytes = 8ull << 30, .out_bytes = 8ull << 30, .tmp_bytes = 4ull << 30,
+            .file_bytes = 4ull << 30, .text_bytes = 32u << 20, .inodes = 100000, .processes = 2048};
+
+struct job {
+    const struct kiln_job_context *context;
+    const struct kiln_work *work;
+    struct kiln_candidate *candidate;
+    struct kiln_action action;
+    struct kiln_stage stage;
+    struct kiln_run_session session;
+    struct kiln_run_report report;
+    int toolchain;
+    char *places[5]; // target, observer, sysroot, object, preload text
+};
+
+enum { TARGET, OBSERVER, SYSROOT, OBJECT, PRELOAD };
+
+static int add_text(char ***list, size_t *count, const char *text, struct kiln_err *err) {
+    for (size_t i = 0; i < *count; i++)
+        if (!strcmp((*list)[i], text))
+            return 0;
+    if (*count == OBSERVATIONS_MAX)
+        return 0;
+    char **grown = realloc(*list, (*count + 1) * sizeof *grown);
+    if (!grown)
+        return kiln_fail(err, KILN_E_NOMEM, "candidate");
+    *list = grown;
+    grown[*count] = strdup(text);
+    if (!grown[*count])
+        return kiln_fail(err, KILN_E_NOMEM, "candidate");
+    (*count)++;
+    return 0;
+}
+
+static int observe(struct job *job, const char *text, struct kiln_err *err) {
+    return add_text(&job->candidate->observations, &job->candidate->observations_count, text, err);
+}
+
+// Ends the job with a status and a reason; the run itself is not at fault for INFRA.
+static int conclude(struct job *job, enum kiln_run_status status, const char *word, const char *text, struct kiln_err *err) {
+    char reason[640];
+    snprintf(reason, sizeof reason, "%s: %s", word, text);
+    job->candidate->status = status;
+    return add_text(&job->candidate->reasons, &job->candidate->reasons_count, reason, err);
+}
+
+static int make_places(struct job *job, struct kiln_err *err) {
+    job->places[TARGET] = kiln_place(KILN_PLACE_TARGET, NULL);
+    job->places[OBSERVER] = kiln_place(KILN_PLACE_OBSERVER, NULL);
+    job->places[SYSROOT] = kiln_place(KILN_PLACE_SYSROOT, NULL);
+    job->places[OBJECT] = kiln_place(KILN_PLACE_OBSERVER, "libkiln-observe.so");
+    if (job->places[OBJECT] && asprintf(&job->places[PRELOAD], "%s\n", job->places[OBJECT]) < 0)
+        job->places[PRELOAD] = NULL;
+    for (int i = 0; i < 5; i++)
+        if (!job->places[i])
+            return kiln_fail(err, KILN_E_NOMEM, "job");
+    return 0;
+}
+
+static int open_action(struct job *job, struct kiln_err *err) {
+    struct kiln_digest digest;
+    kiln_digest_of(job->work->action, job->work->action_len, &digest);
+    if (!kiln_digest_equal(&digest, &job->work->action_digest))
+        return kiln_fail(err, KILN_E_CORRUPT, "the work names another action than it carries");
+    return kiln_action_decode(job->work->action, job->work->action_len, &job->action, err);
+}
+
+static int bind_path(int dir, const char *path, const char *dest, bool file, struct kiln_run_spec *spec, int *opened,
+                     struct kiln_err *err) {
+    int fd = openat(dir, path, O_PATH | O_CLOEXEC);
+    if (fd < 0)
+        return kiln_fail_errno(err, KILN_E_NOTFOUND, "open %s", path);
+    *opened = fd;
+    spec->binds[spec->binds_count++] = (struct kiln_run_bind){.fd = (uint32_t)fd, .dest = (char *)dest, .file = file};
+    return 0;
+}
+
+static int fill_environment(const struct kiln_action *action, struct kiln_run_spec *spec, struct kiln_err *err) {
+    spec->env = calloc(action->env_count + 1, sizeof *spec->env);
+    if (!spec->env)
+        return kiln_fail(err, KILN_E_NOMEM, "job");
+    for (size_t i = 0; i < action->env_count; i++)
+        if (action->env[i].present &&
+            asprintf(&spec->env[spec->env_count++], "%s=%s", action->env[i].name, action->env[i].value) < 0)
+            return kiln_fail(err, KILN_E_NOMEM, "job");
+    return 0;
+}
+
+static void release_environment(struct kiln_run_spec *spec) {
+    for (size_t i = 0; i < spec->env_count; i++)
+        free(spec->env[i]);
+    free(spec->env);
+}
+
+// Starts the job behind its walls. KILN_E_DENIED: a wall cannot be raised.
+static int start(struct job *job, struct kiln_err *err) {
+    struct kiln_run_bind binds[BINDS_MAX];
+    struct kiln_run_link links[] = {{(char *)"/lib", (char *)"usr/lib"}, {(char *)"/lib64", (char *)"usr/lib64"},
+                                    {(char *)"/bin", (char *)"usr/bin"}};
+    struct kiln_run_file files[] = {{(char *)"/etc/ld.so.preload", (unsigned char *)job->places[PRELOAD],
+                                     strlen(job->places[PRELOAD])}};
+    kiln_autofree char *tmp = NULL;
+    if (kiln_environment_fixed("TMPDIR", &tmp) && !tmp)
+        return kiln_fail(err, KILN_E_NOMEM, "job");
+    struct kiln_run_spec spec = {
+        .binds = binds, .links = links, .links_count = 3, .files = files, .files_count = 1,
+        .argv = job->action.argv, .argc = job->action.argc, .cwd = job->action.cwd, .out_dir = job->places[TARGET],
+        .observer_dir = job->places[OBSERVER], .tmp_dir = tmp, .out_bytes = limits.out_bytes, .tmp_bytes = limits.tmp_bytes,
+        .observer_bytes = 2 * KILN_OBSERVE_LOG_BYTES, .inodes = limits.inodes, .wall_ms = limits.wall_ms,
+        .memory_bytes = limits.memory_bytes, .file_bytes = limits.file_bytes, .text_bytes = limits.text_bytes,
+        .processes = limits.processes,
+    };
+    struct kiln_digest seed;
+    kiln_action_seed(&job->action, &seed);
+    memcpy(spec.seed, seed.bytes, sizeof spec.seed);
+    kiln_autofd int usr = -1, sysroot = -1, object = -1;
+    int rc = bind_path(job->toolchain, "usr", "/usr", false, &spec, &usr, err);
+    if (rc == 0)
+        rc = bind_path(job->toolchain, job->places[SYSROOT] + 1, job->places[SYSROOT], false, &spec, &sysroot, err);
+    if (rc == 0)
+        rc = bind_path(AT_FDCWD, job->context->observer, job->places[OBJECT], true, &spec, &object, err);
+    for (size_t i = 0; i < job->stage.count; i++)
+        binds[spec.binds_count++] = (struct kiln_run_bind){.fd = (uint32_t)job->stage.inputs[i].fd,
+                                                           .dest = (char *)job->stage.inputs[i].mount};
+    if (rc == 0)
+        rc = fill_environment(&job->action, &spec, err);
+    const struct kiln_run_options options = {.program = job->context->run_program, .deadline_ms = kiln_clock_ms() + WALLS_MS};
+    if (rc == 0)
+        rc = kiln_run_start(&options, &spec, &job->session, err);
+    release_environment(&spec);
+    return rc;
+}
+
+static bool is_package_place(const char *mount) {
+    static const char *const places[] = {KILN_PLACE_WORKSPACE, KILN_PLACE_REGISTRY, KILN_PLACE_GIT, KILN_PLACE_PATH};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        kiln_autofree char *place = kiln_place(places[i], NULL);
+        if (place && kiln_path_beneath(mount, place))
+            return true;
+    }
+    return false;
+}
+
+// What the job was told, for the witness. Everything is borrowed from the job but the lists themselves.
+struct world {
+    struct kiln_witness_world told;
+    struct kiln_witness_mount *mounts;
+    char **withheld;
+    const char **names, **path_names;
+    const char *tools[6];
+};
+
+static void release_world(struct world *world) {
+    for (size_t i = 0; i < world->told.withheld_count; i++)
+        free(world->withheld[i]);
+    free(world->withheld);
+    free(world->mounts);
+    free(world->names);
+    free(world->path_names);
+}
+
+static int tell_withheld(const struct job *job, struct world *world, struct kiln_err *err) {
+    size_t count = 0;
+    for (size_t i = 0; i < job->stage.count; i++)
+        for (size_t k = 0; k < job->stage.inputs[i].tree.count; k++)
+            count += job->stage.inputs[i].tree.entries[k].kind == KILN_TREE_WITHHELD;
+    if (!(world->withheld = calloc(count + 1, sizeof *world->withheld)))
+        return kiln_fail(err, KILN_E_NOMEM, "witness");
+    for (size_t i = 0; i < job->stage.count; i++)
+        for (size_t k = 0; k < job->stage.inputs[i].tree.count; k++) {
+            const struct kiln_tree_entry *entry = &job->stage.inputs[i].tree.entries[k];
+            if (entry->kind != KILN_TREE_WITHHELD)
+                continue;
+            char *path = kiln_path_join(job->stage.inputs[i].mount, entry->path);
+            if (!path)
+                return kiln_fail(err, KILN_E_NOMEM, "witness");
+            world->withheld[world->told.withheld_count++] = path;
+        }
+    world->told.withheld = (const char *const *)world->withheld;
+    return 0;
+}
+
+static int tell_world(const struct job *job, struct world *world, struct kiln_err *err) {
+    const struct kiln_action *action = &job->action;
+    world->mounts = calloc(job->stage.count + 1, sizeof *world->mounts);
+    world->names = calloc(action->env_count + 1, sizeof *world->names);
+    world->path_names = calloc(action->env_count + 1, sizeof *world->path_names);
+    if (!world->mounts || !world->names || !world->path_names)
+        return kiln_fail(err, KILN_E_NOMEM, "witness");
+    const char *const tools[] = {"/usr", "/lib", "/lib64", "/bin", job->places[SYSROOT]};
+    memcpy(world->tools, tools, sizeof tools);
+    struct kiln_witness_world *told = &world->told;
+    told->mounts = world->mounts;
+    told->tool_prefixes = world->tools;
+    told->tool_prefixes_count = 5;
+    told->env_names = world->names;
+    told->env_path_values = world->path_names;
+    told->out_dir = job->places[TARGET];
+    told->observer_dir = job->places[OBSERVER];
+    told->tmp_dir = "/tmp";
+    told->cwd = action->cwd;
+    for (size_t i = 0; i < job->stage.count; i++)
+        world->mounts[told->mounts_count++] = (struct kiln_witness_mount){
+            .path = job->stage.inputs[i].mount, .root_names_withheld = is_package_place(job->stage.inputs[i].mount)};
+    for (size_t i = 0; i < action->env_count; i++) {
+        const struct kiln_action_env *variable = &action->env[i];
+        if (kiln_environment_is_fixed(variable->name))
+            continue;
+        world->names[told->env_count++] = variable->name;
+        if (variable->present && strstr(variable->value, kiln_sandbox_root()))
+            world->path_names[told->env_path_count++] = variable->name;
+    }
+    return tell_withheld(job, world, err);
+}
+
+static int read_witness(struct job *job, struct kiln_err *err) {
+    kiln_autobuf struct kiln_buf log = KILN_BUF_INIT(KILN_OBSERVE_LOG_BYTES);
+    struct world world __attribute__((cleanup(release_world))) = {0};
+    struct kiln_witness_report report = {0};
+    int rc = kiln_fs_read_file(job->session.observer_dir, "log", &log, err);
+    if (rc)
+        return observe(job, "observer_missing: the log could not be read", err);
+    rc = tell_world(job, &world, err);
+    if (rc == 0)
+        rc = kiln_witness_read(log.data, log.len, &world.told, &report, err);
+    for (size_t i = 0; rc == 0 && i < report.count; i++)
+        rc = observe(job, report.observations[i], err);
+    kiln_witness_report_release(&report);
+    return rc;
+}
+
+static int upload(struct job *job, enum kiln_output_kind kind, const char *name, bool executable, int fd, uint64_t size,
+                  const struct kiln_digest *digest, struct kiln_err *err) {
+    char hex[KILN_DIGEST_HEX_LEN + 1], id[33];
+    kiln_digest_format(digest, hex);
+    for (int i = 0; i < 16; i++)
+        snprintf(id + 2 * i, 3, "%02x", job->work->job.bytes[i]);
+    kiln_autofree char *key = kiln_key_quarantine_out(job->context->executor, id, job->work->attempt, hex);
+    int rc = key ? kiln_store_put_fd(job->context->store, KILN_SPACE_QUARANTINE, key, fd, size, digest, err)
+                 : kiln_fail(err, KILN_E_NOMEM, "upload");
+    if (rc)
+        return rc;
+    struct kiln_candidate *candidate = job->candidate;
+    struct kiln_candidate_output *grown = realloc(candidate->outputs, (candidate->outputs_count + 1) * sizeof *grown);
+    char *copy = strdup(name);
+    if (grown)
+        candidate->outputs = grown;
+    if (!grown || !copy) {
+        free(copy);
+        return kiln_fail(err, KILN_E_NOMEM, "upload");
+    }
+    grown[candidate->outputs_count++] = (struct kiln_candidate_output){
+        .kind = kind, .executable = executable, .name = copy, .size = size, .digest = *digest};
+    return 0;
+}
+
+static int upload_text(struct job *job, enum kiln_output_kind kind, int fd, struct kiln_err *err) {
+    struct kiln_digest digest;
+    uint64_t size;
+    int rc = kiln_digest_of_fd(fd, limits.text_bytes + 1, &digest, &size, err);
+    return rc ? rc : upload(job, kind, "", false, fd, size, &digest, err);
+}
+
+static int take_outputs(struct job *job, struct kiln_err *err) {
+    struct kiln_collection collection __attribute__((cleanup(kiln_collection_release))) = {0};
+    int rc = kiln_collect(job->session.out_dir, &job->action, &collection, err);
+    if (rc == KILN_E_DENIED || rc == KILN_E_NOTFOUND)
+        return conclude(job, KILN_RUN_LIMIT, "job_outputs", err->text, err);
+    for (size_t i = 0; rc == 0 && i < collection.count; i++) {
+        const struct kiln_collected *file = &collection.files[i];
+        char text[512];
+        snprintf(text, sizeof text, "path_value: the sandbox's path is in %s", file->name);
+        if (file->holds_sandbox_path)
+            rc = observe(job, text, err);
+        if (rc == 0)
+            rc = upload(job, KILN_OUTPUT_FILE, file->name, file->executable, file->fd, file->size, &file->digest, err);
+    }
+    if (rc == 0)
+        rc = upload_text(job, KILN_OUTPUT_STDOUT, job->session.stdout_text, err);
+    return rc ? rc : upload_text(job, KILN_OUTPUT_STDERR, job->session.stderr_text, err);
+}
+
+static int judge_end(struct job *job, struct kiln_err *err) {
+    struct kiln_candidate *candidate = job->candidate;
+    const struct kiln_run_report *report = &job->report;
+    candidate->wall_ms = report->wall_ms;
+    switch (report->end) {
+    case KILN_END_EXIT:
+        candidate->status = KILN_RUN_EXITED;
+        candidate->exit_code = (int32_t)report->value;
+        return 0;
+    case KILN_END_SIGNAL:
+        candidate->exit_code = (int32_t)report->value;
+        return conclude(job, KILN_RUN_SIGNALED, "job_signal", report->text, err);
+    case KILN_END_WALL:
+    case KILN_END_MEMORY:
+    case KILN_END_TEXT:
+        return conclude(job, KILN_RUN_LIMIT, "job_limit", report->text, err);
+    default:
+        return conclude(job, KILN_RUN_INFRA, "sandbox_unavailable", report->text, err);
+    }
+}
+
+static int work_on(struct job *job, struct kiln_err *err) {
+    int rc = make_places(job, err);
+    if (rc == 0)
+        rc = open_action(job, err);
+    if (rc == 0)
+        rc = kiln_toolchain_root_open(job->context->dir, &job->action, &job->toolchain, err);
+    if (rc == 0)
+        rc = kiln_stage_make(job->context->stages, &job->action, job->work->scope, &job->stage, err);
+    if (rc)
+        return conclude(job, KILN_RUN_INFRA, "staging", err->text, err);
+    rc = start(job, err);
+    if (rc)
+        return conclude(job, KILN_RUN_INFRA, "sandbox_unavailable", err->text, err);
+    rc = kiln_run_wait(&job->session, kiln_clock_ms() + limits.wall_ms + WALLS_MS, &job->report, err);
+    if (rc)
+        return conclude(job, KILN_RUN_INFRA, "sandbox_lost", err->text, err);
+    rc = judge_end(job, err);
+    if (rc || job->candidate->status != KILN_RUN_EXITED || job->candidate->exit_code != 0)
+        return rc;
+    rc = read_witness(job, err);
+    if (rc == 0)
+        rc = take_outputs(job, err);
+    return rc ? conclude(job, KILN_RUN_INFRA, "collecting", err->text, err) : 0;
+}
+
+static int introduce(struct job *job, struct kiln_err *err) {
+    struct kiln_candidate *candidate = job->candidate;
+    *candidate = (struct kiln_candidate){.job = job->work->job, .incarnation = job->context->incarnation,
+                                         .attempt = job->work->attempt, .action_digest = job->work->action_digest};
+    candidate->executor = strdup(job->context->executor);
+    candidate->pool = strdup(job->context->pool);
+    candidate->backend = strdup(BACKEND);
+    return candidate->executor && candidate->pool && candidate->backend ? 0 : kiln_fail(err, KILN_E_NOMEM, "candidate");
+}
+
+int kiln_job_run(const struct kiln_job_context *context, const struct kiln_work *work, struct kiln_candidate *candidate,
+                 struct kiln_err *err) {
+    struct job job = {.context = context, .work = work, .candidate = candidate, .session = KILN_RUN_SESSION_INIT, .toolchain = -1};
+    int rc = introduce(&job, err);
+    if (rc == 0)
+        rc = work_on(&job, err);
+    kiln_run_release(&job.session);
+    kiln_run_report_release(&job.report);
+    kiln_stage_release(&job.stage);
+    kiln_action_release(&job.action);
+    if (job.toolchain >= 0)
+        close(job.toolchain);
+    for (int i = 0; i < 5; i++)
+        free(job.places[i]);
+    return rc;
+}

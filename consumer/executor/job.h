@@ -1,0 +1,20 @@
+// One piece of work from its inputs to its candidate: stage, run in the sandbox, collect, look at the observer's log, upload.
+#pragma once
+
+#include "consumer/executor/stage.h"
+#include "lib/blob/store.h"
+#include "lib/wire/records.h"
+
+struct kiln_job_context {
+    const char *dir;            // the state directory
+    const char *run_program;    // kiln-run
+    const char *observer;       // libkiln-observe.so
+    const char *executor, *pool;
+    struct kiln_job_id incarnation;
+    struct kiln_store *store;   // role EXECUTOR
+    struct kiln_stages *stages;
+};
+
+// Fills *candidate (zeroed; kiln_candidate_release): never fails but for memory; what went wrong is in its status and reasons.
+int kiln_job_run(const struct kiln_job_context *context, const struct kiln_work *work, struct kiln_candidate *candidate,
+                 struct kiln_err *err);

@@ -1,0 +1,32 @@
+// Verified inputs of one job as directories to bind: unpacked packages (kept between jobs) and lists of libraries.
+//
+// DIR/executor/trees/HEX/{root,tree}: a pack, unpacked once by a temporary directory and rename. DIR/executor/blobs/HEX: a
+// library whose bytes were checked once in this process. DIR/executor/jobs/N: a job's list directories, hard links of
+// blobs. kiln_stages_open clears blobs, jobs and what a killed predecessor left, and bounds the trees.
+// Thread-safe; a stage belongs to one thread.
+#pragma once
+
+#include "lib/blob/store.h"
+#include "lib/core/action.h"
+#include "lib/core/tree.h"
+#include "lib/wire/records.h"
+
+struct kiln_stages;
+
+struct kiln_stage_input {
+    const char *mount; // borrowed from the action
+    int fd;            // of the directory
+    struct kiln_tree tree;
+};
+
+struct kiln_stage {
+    struct kiln_stage_input *inputs; // in the action's order: parents before children
+    size_t count;
+    char *job_dir; // removed by release
+};
+
+int kiln_stages_open(const char *dir, struct kiln_store *store, struct kiln_stages **stages, struct kiln_err *err);
+void kiln_stages_close(struct kiln_stages *stages);
+int kiln_stage_make(struct kiln_stages *stages, const struct kiln_action *action, const char *scope, struct kiln_stage *stage,
+                    struct kiln_err *err);
+void kiln_stage_release(struct kiln_stage *stage);
