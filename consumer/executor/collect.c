@@ -123,7 +123,7 @@ static int take_expected(int out_dir, const struct kiln_expected_output *expecte
 
 int kiln_collect(int out_dir, const struct kiln_action *action, struct kiln_collection *collection, struct kiln_err *err) {
     kiln_autocall struct kiln_rustc_call call = {0};
-    const struct kiln_argv_options options = {0};
+    const struct kiln_argv_options options = {.canonical = true};
     struct kiln_expected_output *expected = NULL;
     size_t count = 0;
     int rc = kiln_rustc_parse(action->argc, action->argv, &options, &call, err);

@@ -53,7 +53,7 @@ static const char *const carried_names[] = {
 };
 
 static const char *const forbidding_names[] = {
-    "RUSTC_LOG", "RUST_LOG_STYLE", "RUST_TARGET_PATH", "CLIPPY_CONF_DIR", "RUSTC_ICE", "RUSTC_BLESSED_FLAGS",
+    "RUSTC_LOG", "RUST_LOG_STYLE", "RUST_TARGET_PATH", "CLIPPY_CONF_DIR", "RUSTC_ICE", "RUSTC_BLESSED_FLAGS", "SYSROOT",
 };
 
 static const char *const linker_names[] = {

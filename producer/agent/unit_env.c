@@ -25,6 +25,26 @@ static bool has(const struct kiln_action *action, const char *name) {
     return false;
 }
 
+// Clippy takes further arguments from CLIPPY_ARGS: lints and levels are plain, anything else could name a file.
+static bool is_plain_clippy(const char *value) {
+    static const char separator[] = "__CLIPPY_HACKERY__";
+    static const char *const levels[] = {"-W", "-A", "-D", "-F", "--warn", "--allow", "--deny", "--forbid", "--force-warn",
+                                         "--no-deps", "--cap-lints"};
+    while (*value) {
+        const char *end = strstr(value, separator);
+        size_t len = end ? (size_t)(end - value) : strlen(value);
+        bool plain = value[0] != '-';
+        for (size_t i = 0; !plain && i < sizeof levels / sizeof *levels; i++)
+            plain = !strncmp(value, levels[i], strlen(levels[i]));
+        for (size_t i = 0; i < len; i++)
+            plain &= isalnum((unsigned char)value[i]) || strchr("_-:,=", value[i]);
+        if (!plain)
+            return false;
+        value += len + (end ? sizeof separator - 1 : 0);
+    }
+    return true;
+}
+
 // Values that name the caller's places in a way no prefix rule covers.
 static char *special_value(const char *name) {
     if (!strncmp(name, "CARGO_BIN_EXE_", 14)) {
@@ -81,6 +101,8 @@ static int add_callers(const struct kiln_compile_request *request, const struct 
             return kiln_fail(err, KILN_E_NOMEM, "environment");
         if (kiln_environment_forbids(name, links))
             return kiln_fail(err, KILN_E_UNSUPPORTED, "environment: %s is set", name);
+        if (unit->call.clippy && !strcmp(name, "CLIPPY_ARGS") && !is_plain_clippy(equals + 1))
+            return kiln_fail(err, KILN_E_UNSUPPORTED, "clippy_arguments: %s", equals + 1);
         if (kiln_environment_is_fixed(name) || (!strcmp(name, "OUT_DIR") && !unit->facts.out_dir_used))
             continue;
         if (kiln_environment_is_unit(name) || kiln_environment_is_carried(name) || set_by_cargo(ancestor, name, equals + 1))
