@@ -99,7 +99,8 @@ static char **make_argv(const struct kiln_run_spec *spec) {
     return argv;
 }
 
-// The starter's procfs shows other process ids than this pid namespace has; bwrap reads its own entry.
+// The host's procfs shows other process ids than this pid namespace has, and bwrap reads its own entries. kiln-run shares
+// the mount namespace but has no entry in this procfs, so it reads nothing below /proc from here on.
 static int mount_own_proc(struct kiln_err *err) {
     if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
         return kiln_fail_errno(err, KILN_E_DENIED, "the host refuses a procfs of the job's own (a container that masks parts "
