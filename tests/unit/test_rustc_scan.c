@@ -84,6 +84,28 @@ static void test_lexer(void **state) {
     }
 }
 
+// rustc takes up to 255 '#' around a raw string.
+static void test_hashes(void **state) {
+    (void)state;
+    for (size_t hashes = 254; hashes <= 256; hashes++) {
+        kiln_autobuf struct kiln_buf source = KILN_BUF_INIT(4096);
+        kiln_buf_add_str(&source, "r");
+        for (size_t i = 0; i < hashes; i++)
+            kiln_buf_add_str(&source, "#");
+        kiln_buf_add_str(&source, "\"a\"");
+        for (size_t i = 0; i < hashes; i++)
+            kiln_buf_add_str(&source, "#");
+        kiln_buf_add_str(&source, " b");
+        struct kiln_lexer lexer;
+        struct kiln_token token;
+        kiln_lexer_init(&lexer, source.data, source.len);
+        kiln_lexer_next(&lexer, &token);
+        assert_int_equal(token.kind, hashes <= 255 ? KILN_TOKEN_STRING : KILN_TOKEN_IDENT);
+        kiln_lexer_next(&lexer, &token);
+        assert_int_equal(token.kind, hashes <= 255 ? KILN_TOKEN_IDENT : KILN_TOKEN_PUNCT);
+    }
+}
+
 static void test_value(void **state) {
     (void)state;
     static const struct {
@@ -174,6 +196,7 @@ static const struct row {
     {"std::env::var(\"OUT_DIR\") env::var_os(\"OUT_DIR\")", "", USED},
     {"env::var(\"OUT_DIR\"); x == \"OUT_DIR\"", "", USED},
     {"println!(\"{}\", env::var(\"OUT_DIR\"))", "", USED},
+    {"println!(\"{:?}\", env::var_os(\"OUT_DIR\"))", "", USED},
     {"println!(\"{}\", \"OUT_DIR\")", "", USED | VALUE},
     {"var!(\"OUT_DIR\")", "", USED | VALUE},
     {"my!(env::var(x, \"OUT_DIR\"))", "", USED | VALUE},
@@ -286,8 +309,8 @@ static void test_registry(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lexer),         cmocka_unit_test(test_value),  cmocka_unit_test(test_facts),
-        cmocka_unit_test(test_several_files), cmocka_unit_test(test_linear),
+        cmocka_unit_test(test_lexer), cmocka_unit_test(test_hashes),        cmocka_unit_test(test_value),
+        cmocka_unit_test(test_facts), cmocka_unit_test(test_several_files), cmocka_unit_test(test_linear),
     };
     const struct CMUnitTest real[] = {
         cmocka_unit_test(test_registry),
