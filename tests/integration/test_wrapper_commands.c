@@ -118,6 +118,7 @@ static pid_t start_hanging_agent(const struct rig *rig) {
     assert_int_equal(pipe(ready), 0);
     pid_t child = fork();
     if (child == 0) {
+        alarm(60); // whatever happens to the test
         if (kiln_endpoint_listen(rig->agent_dir, KILN_AUDIENCE_USER, &listener, NULL) == 0)
             close(ready[1]);
         for (;;)
