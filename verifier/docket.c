@@ -14,6 +14,7 @@
 
 #define WAITER_MS_MAX (6ull * 3600 * 1000)
 #define CREDIT_MS_MAX (10ull * 60 * 1000)
+#define CREDIT_MARGIN_MS 1000u // work must reach the executor before it takes a credit for expired
 #define PUBLISH_MS_MAX 3000u // how long a full topic is waited for
 #define PUBLISH_PAUSE_MS 5
 #define JOBS_PER_ANSWER 512u // leaves room for the largest envelope in one record
@@ -417,7 +418,7 @@ static int on_credit(struct kiln_docket *docket, const struct kiln_record *bytes
     if (rc)
         return rc;
     uint64_t wall_ms = kiln_clock_wall_ms();
-    uint64_t left_ms = record.expires_ms > wall_ms ? record.expires_ms - wall_ms : 0;
+    uint64_t left_ms = record.expires_ms > wall_ms + CREDIT_MARGIN_MS ? record.expires_ms - wall_ms - CREDIT_MARGIN_MS : 0;
     if (left_ms > CREDIT_MS_MAX)
         left_ms = CREDIT_MS_MAX;
     const struct kiln_plan_event event = {.kind = KILN_PLAN_CREDIT, .executor = record.executor,

@@ -44,15 +44,19 @@ __attribute__((format(printf, 4, 5))) static int decide(struct kiln_judgement *j
 // Outcomes of a run that never become results.
 static int decide_by_status(const struct kiln_candidate *candidate, struct kiln_judgement *judgement,
                             struct kiln_err *err) {
-    const char *reason = candidate->reasons_count ? candidate->reasons[0] : "no reason given";
+    const char *reason = candidate->reasons_count && *candidate->reasons[0] ? candidate->reasons[0]
+                                                                            : "executor_trouble: no reason given";
+    // Where no sandbox can stand, the next attempt ends the same way; everything else of this kind may pass.
+    bool hopeless = strncmp(reason, "sandbox_unavailable", strlen("sandbox_unavailable")) == 0;
     switch (candidate->status) {
     case KILN_RUN_EXITED:
         if (candidate->exit_code == 0)
             return 0;
         return decide(judgement, KILN_PLAN_LOCALLY, err, "job_failed: exit code %d", candidate->exit_code);
     case KILN_RUN_SIGNALED: return decide(judgement, KILN_PLAN_LOCALLY, err, "job_failed: %s", reason);
-    case KILN_RUN_LIMIT: return decide(judgement, KILN_PLAN_LOCALLY, err, "job_limit: %s", reason);
-    case KILN_RUN_INFRA: return decide(judgement, KILN_PLAN_AGAIN, err, "executor_trouble: %s", reason);
+    case KILN_RUN_LIMIT: return decide(judgement, KILN_PLAN_LOCALLY, err, "%s", reason);
+    case KILN_RUN_INFRA:
+        return decide(judgement, hopeless ? KILN_PLAN_LOCALLY : KILN_PLAN_AGAIN, err, "%s", reason);
     }
     return decide(judgement, KILN_PLAN_LOCALLY, err, "form: unknown status %d", (int)candidate->status);
 }
