@@ -81,7 +81,7 @@ static int load_trust(struct kiln_agent *agent, struct kiln_err *err) {
     while (rc == 0) {
         kiln_autofd int dir = -1;
         if (keys && (dir = open(keys, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0 &&
-            kiln_trust_add_file(agent->trust, dir, "verifier.pub", err) == 0)
+            kiln_trust_add_file(agent->trust, dir, "verifier", err) == 0)
             return 0;
         if (kiln_clock_left_ms(deadline) == 0)
             return kiln_wrap(err, KILN_E_TIMEOUT, "the verifier made no key");

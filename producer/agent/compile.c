@@ -181,12 +181,11 @@ static int submit_miss(struct serving *serving, struct kiln_result *result, stru
     int rc = list_contents(&serving->unit, &contents, &contents_count, err);
     if (rc)
         return rc;
-    bool is_macro = serving->unit.call.crate_types == KILN_CRATE_PROC_MACRO; // needs nothing beside itself when used
     const struct kiln_submission submission = {
         .action_digest = serving->unit.action_digest,
         .action = serving->unit.action_bytes.data, .action_len = serving->unit.action_bytes.len,
         .contents = contents, .contents_count = contents_count,
-        .closure = serving->unit.closure.stems, .closure_count = is_macro ? 0 : serving->unit.closure.stems_count,
+        .closure = serving->unit.closure.stems, .closure_count = serving->unit.closure.stems_count,
         .build_id = serving->build_id, .upload = upload, .context = serving,
     };
     uint64_t submitted_ms = kiln_clock_wall_ms();
@@ -241,6 +240,8 @@ static int send_order(const struct serving *serving, const struct kiln_replay *r
 
 static void learn_placed(const struct serving *serving, const struct kiln_replay *replay, const struct kiln_result *result,
                          const struct kiln_placed *placed) {
+    // A proc macro is complete in itself: whoever uses it needs nothing of what it was made from.
+    bool is_macro = serving->unit.call.crate_types == KILN_CRATE_PROC_MACRO;
     for (size_t i = 0; i < replay->count && i < placed->count; i++) {
         const struct kiln_placed_file *file = &placed->files[i];
         if (kiln_digest_is_zero(&replay->digests[i]) || file->size != replay->files[i].size)
@@ -249,7 +250,8 @@ static void learn_placed(const struct serving *serving, const struct kiln_replay
                                 file->ctime_ns, &replay->digests[i]);
         const char *name = kiln_path_base(replay->files[i].path), *dot = strrchr(name, '.');
         if (dot && (!strcmp(dot, ".rlib") || !strcmp(dot, ".rmeta") || !strcmp(dot, ".so")))
-            kiln_closure_remember(serving->context->unit.l0, &replay->digests[i], result->closure, result->closure_count);
+            kiln_closure_remember(serving->context->unit.l0, &replay->digests[i], result->closure,
+                                  is_macro ? 0 : result->closure_count);
     }
 }
 
