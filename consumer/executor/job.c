@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -25,12 +26,12 @@
 #define BINDS_MAX (KILN_ACTION_INPUTS_MAX + 8u)
 #define OBSERVATIONS_MAX 64u
 
-// The limits of a job, in one place.
+// The limits of a job, in one place; the memory is also bounded by three quarters of the host's.
 static const struct {
     uint64_t wall_ms, memory_bytes, out_bytes, tmp_bytes, file_bytes, text_bytes, inodes;
     uint32_t processes;
 } limits = {.wall_ms = 20 * 60 * 1000, .memory_bytes = 8ull << 30, .out_bytes = 8ull << 30, .tmp_bytes = 4ull << 30,
-            .file_bytes = 4ull << 30, .text_bytes = 32u << 20, .inodes = 100000, .processes = 2048};
+            .file_bytes = 4ull << 30, .text_bytes = 64u << 20, .inodes = 100000, .processes = 2048};
 
 struct job {
     const struct kiln_job_context *context;
@@ -73,6 +74,11 @@ static int conclude(struct job *job, enum kiln_run_status status, const char *wo
     snprintf(reason, sizeof reason, "%s: %s", word, text);
     job->candidate->status = status;
     return add_text(&job->candidate->reasons, &job->candidate->reasons_count, reason, err);
+}
+
+static uint64_t memory_limit(void) {
+    uint64_t host_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    return host_bytes / 4 * 3 < limits.memory_bytes ? host_bytes / 4 * 3 : limits.memory_bytes;
 }
 
 static int make_places(struct job *job, struct kiln_err *err) {
@@ -138,7 +144,7 @@ static int start(struct job *job, struct kiln_err *err) {
         .argv = job->action.argv, .argc = job->action.argc, .cwd = job->action.cwd, .out_dir = job->places[TARGET],
         .observer_dir = job->places[OBSERVER], .tmp_dir = tmp, .out_bytes = limits.out_bytes, .tmp_bytes = limits.tmp_bytes,
         .observer_bytes = 2 * KILN_OBSERVE_LOG_BYTES, .inodes = limits.inodes, .wall_ms = limits.wall_ms,
-        .memory_bytes = limits.memory_bytes, .file_bytes = limits.file_bytes, .text_bytes = limits.text_bytes,
+        .memory_bytes = memory_limit(), .file_bytes = limits.file_bytes, .text_bytes = limits.text_bytes,
         .processes = limits.processes,
     };
     struct kiln_digest seed;
@@ -244,19 +250,39 @@ static int tell_world(const struct job *job, struct world *world, struct kiln_er
     return tell_withheld(job, world, err);
 }
 
-static int read_witness(struct job *job, struct kiln_err *err) {
-    kiln_autobuf struct kiln_buf log = KILN_BUF_INIT(KILN_OBSERVE_LOG_BYTES);
+// Maps the observer's log; NULL when it is not the file any more that kiln-run made. The job could do anything to it, but its
+// processes are gone, so it does not change or shrink now.
+static const void *map_log(const struct job *job) {
+    kiln_autofd int fd = -1;
+    struct stat st;
+    if (kiln_fs_open_beneath(job->session.observer_dir, "log", O_RDONLY | O_NOFOLLOW | O_NONBLOCK, &fd, NULL) || fstat(fd, &st) ||
+        !S_ISREG(st.st_mode) || st.st_size != KILN_OBSERVE_LOG_BYTES)
+        return NULL;
+    void *log = mmap(NULL, KILN_OBSERVE_LOG_BYTES, PROT_READ, MAP_PRIVATE, fd, 0);
+    return log == MAP_FAILED ? NULL : log;
+}
+
+static int read_log(struct job *job, const void *log, struct kiln_err *err) {
     struct world world __attribute__((cleanup(release_world))) = {0};
     struct kiln_witness_report report = {0};
-    int rc = kiln_fs_read_file(job->session.observer_dir, "log", &log, err);
-    if (rc)
-        return observe(job, "observer_missing: the log could not be read", err);
-    rc = tell_world(job, &world, err);
+    int rc = tell_world(job, &world, err);
     if (rc == 0)
-        rc = kiln_witness_read(log.data, log.len, &world.told, &report, err);
+        rc = kiln_witness_read(log, KILN_OBSERVE_LOG_BYTES, &world.told, &report, err);
     for (size_t i = 0; rc == 0 && i < report.count; i++)
         rc = observe(job, report.observations[i], err);
+    // Every compiler opens something: a silent observer was not loaded, and then nobody knows what was asked for.
+    if (rc == 0 && report.events == 0 && report.count == 0)
+        rc = observe(job, "observer_missing: it reported nothing at all", err);
     kiln_witness_report_release(&report);
+    return rc;
+}
+
+static int read_witness(struct job *job, struct kiln_err *err) {
+    const void *log = map_log(job);
+    if (!log)
+        return observe(job, "observer_missing: the log could not be read", err);
+    int rc = read_log(job, log, err);
+    munmap((void *)log, KILN_OBSERVE_LOG_BYTES);
     return rc;
 }
 
