@@ -10,7 +10,7 @@
 
 // Names that every tool asks for and that are the same in every sandbox; kept out of the log to keep it short.
 static bool is_tool_noise(const char *path) {
-    return kiln_whereabouts_is_tool(path) || !strncmp(path, "/proc/self/", 11) || !strcmp(path, "/dev/null");
+    return kiln_whereabouts_is_tool(path) || !strcmp(path, "/dev/null");
 }
 
 static bool is_path_kind(enum kiln_observe_kind kind) {
@@ -113,6 +113,7 @@ void kiln_note_program(enum kiln_observe_kind kind, const void *caller, const ch
 // The first word of every process: without one, nothing was observed.
 __attribute__((constructor)) static void begin(void) {
     int saved = errno;
+    kiln_seed_prepare();
     kiln_log_add(KILN_OBSERVE_OPEN, KILN_CALLER_TOOL, 0, "", 0);
     errno = saved;
 }

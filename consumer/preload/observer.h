@@ -59,6 +59,8 @@ void kiln_note_program(enum kiln_observe_kind kind, const void *caller, const ch
 void kiln_log_add(enum kiln_observe_kind kind, enum kiln_observe_caller caller, int result, const char *text,
                   size_t len);
 
+// Reads the seed. Before there are threads: a fork must not happen halfway.
+void kiln_seed_prepare(void);
 // The next `len` bytes of the caller's stream; false when there is no seed.
 bool kiln_seed_draw(const void *caller, void *out, size_t len);
 
