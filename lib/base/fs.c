@@ -20,6 +20,7 @@
 
 #define CHUNK_BYTES ((size_t)128 << 10)
 #define OPEN_RETRIES 16
+#define MAKE_RETRIES 100
 #define TEMP_ATTEMPTS 16
 // Directories held open at a time while removing a tree; what lies deeper is first moved up to the top.
 #define REMOVE_DEPTH 64
@@ -172,13 +173,17 @@ int kiln_fs_write_file(int dirfd, const char *path, const void *data, size_t len
 }
 
 static int make_dir(int dirfd, const char *path, mode_t mode, struct kiln_err *err) {
-    if (mkdirat(dirfd, path, mode) == 0)
-        return 0;
-    int error = errno;
-    struct stat st;
-    // Not only on EEXIST: a read-only or foreign ancestor that exists answers EROFS or EACCES.
-    if (fstatat(dirfd, path, &st, 0) == 0)
-        return S_ISDIR(st.st_mode) ? 0 : kiln_fail(err, KILN_E_EXISTS, "%s is there and not a directory", path);
+    int error = EEXIST;
+    for (int tries = 0; error == EEXIST && tries < MAKE_RETRIES; tries++) {
+        struct stat st;
+        if (mkdirat(dirfd, path, mode) == 0)
+            return 0;
+        error = errno;
+        // Not only on EEXIST: a read-only or foreign ancestor that exists answers EROFS or EACCES. And what existed may
+        // be gone by now.
+        if (fstatat(dirfd, path, &st, 0) == 0)
+            return S_ISDIR(st.st_mode) ? 0 : kiln_fail(err, KILN_E_EXISTS, "%s is there and not a directory", path);
+    }
     errno = error;
     return kiln_fail_errno(err, code_of_errno(error), "cannot make directory %s", path);
 }

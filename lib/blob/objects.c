@@ -17,7 +17,8 @@
 #include "lib/blob/objects_walk.h"
 
 #define TEMP_DIR ".tmp"
-#define ATTEMPTS 16
+#define TEMP_ATTEMPTS 16
+#define PUBLISH_ATTEMPTS 200
 // A use within this time of the last recorded one is not recorded again: a touch costs as much as the open.
 #define TOUCH_GRAIN_NS 1000000000ll
 
@@ -78,7 +79,7 @@ bool kiln_objects_has(struct kiln_objects *objects, const char *key) {
 
 // Creates a file that carries a lock for as long as this process lives and has it open.
 static int temp_open(int dir, struct temp *temp, struct kiln_err *err) {
-    for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
+    for (int attempt = 0; attempt < TEMP_ATTEMPTS; attempt++) {
         uint64_t random;
         if (getrandom(&random, sizeof random, 0) != sizeof random)
             return kiln_fail_errno(err, KILN_E_IO, "no random bytes");
@@ -136,7 +137,8 @@ static int make_parent(int dir, const char *key, struct kiln_err *err) {
     kiln_autofree char *parent = kiln_path_dir(key);
     if (!parent)
         return kiln_fail(err, KILN_E_NOMEM, "no memory for a key");
-    return kiln_fs_make_dirs(dir, parent, 0700, err);
+    int rc = kiln_fs_make_dirs(dir, parent, 0700, err);
+    return rc == KILN_E_NOTFOUND ? 0 : rc; // a part was removed as empty meanwhile: the caller tries again
 }
 
 // Moves the finished temporary file over the key, or links it there if the key is free: then EEXIST.
@@ -153,7 +155,7 @@ static int publish_once(int dir, struct temp *temp, const char *key, bool replac
 static int publish(int dir, const struct kiln_object_put *put, struct temp *temp, const struct kiln_digest *digest,
                    bool *published, struct kiln_err *err) {
     bool replace = put->conflict == KILN_OBJECT_REPLACE;
-    for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
+    for (int attempt = 0; attempt < PUBLISH_ATTEMPTS; attempt++) {
         enum found found = FOUND_NOTHING;
         if (publish_once(dir, temp, put->key, replace) == 0) {
             *published = true;
