@@ -52,6 +52,15 @@ static void test_root(void **state) {
     assert_string_equal(below, want_below);
 }
 
+static void test_out_dir(void **state) {
+    (void)state;
+    static const char *const table[][2] = {{"/t/./d", "/t/./d/a"}, {"/t/", "/t/a"}, {"", "a"}, {".", "./a"}, {"/", "/a"}};
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        kiln_autofree char *got = kiln_out_dir_join(table[i][0], "a");
+        assert_string_equal(got, table[i][1]);
+    }
+}
+
 static void test_add(void **state) {
     (void)state;
     static const struct {
@@ -99,6 +108,9 @@ static void test_single(void **state) {
         {"/home/u/ws/a/../lib.rs", "@/ws/a/../lib.rs", true},
         {"/home/u/ws/a/../../x", NULL, false},
         {"/home/u/ws/./..", NULL, false},
+        {"/home/u/ws//../x", NULL, false},
+        {"/home/u/ws/ab/cd/x.y", "@/ws/ab/cd/x.y", true},
+        {"/home/u/ws/ab/./../..x", "@/ws/ab/./../..x", true},
         {"/home/u/ws2", NULL, false},
         {"/home/u", NULL, false},
         {"home/u/ws", NULL, false},
@@ -242,6 +254,8 @@ static const struct message {
      false},
     {"[0m/kiln/serde-1.0.2", NULL, true, false},
     {"m/kiln/serde-1.0.2", NULL, true, false},
+    {"x[0m/kiln/serde-1.0.2", NULL, true, false},
+    {"u001b[0m/kiln/serde-1.0.2", NULL, true, false},
     {"\\n/kiln/serde-1.0.2\\n", "\\n/home/u/.cargo/registry/src/i/serde-1.0.2\\n", true, false},
     {"\\\\n/kiln/serde-1.0.2", NULL, true, false},
     {"\\\\\\n/kiln/zzz", NULL, true, true},
@@ -269,13 +283,17 @@ static void test_message(void **state) {
     }
 }
 
+#define BAD "\xef\xbf\xbd"
+
 static void test_json(void **state) {
     (void)state;
-    static const char path[] = "/a\x01\b\t\n\v\f\r\x1f\x7f\"\\\xe2\x82\xac\xf0\x9f\x98\x80\xc0\x80\xe2\x82";
+    static const char path[] = "/a\x01\b\t\n\v\f\r\x1f\x7f\"\\\xe2\x82\xac\xf0\x9f\x98\x80\xc0\x80\xe2\x82"
+                               " \xe0\x80\x80\xe0\xa0\x80\xf0\x80\x80\x80\xf4\x90\x80\x80\xed\xa0\x80\xed\x9f\xbf";
     kiln_autobuf struct kiln_buf out = KILN_BUF_INIT(4096);
     kiln_path_add_json(&out, path, sizeof path - 1);
     assert_string_equal(kiln_buf_text(&out), "/a\\u0001\\b\\t\\n\\u000b\\f\\r\\u001f\x7f\\\"\\\\\xe2\x82\xac\xf0\x9f\x98\x80"
-                                             "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd");
+                                             BAD BAD BAD BAD " " BAD BAD BAD "\xe0\xa0\x80" BAD BAD BAD BAD BAD BAD BAD BAD
+                                             BAD BAD BAD "\xed\x9f\xbf");
 }
 
 static void test_limits(void **state) {
@@ -319,9 +337,16 @@ static void test_linear(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_root),       cmocka_unit_test(test_add),        cmocka_unit_test(test_single),
-        cmocka_unit_test(test_single_to_real), cmocka_unit_test(test_value), cmocka_unit_test(test_value_back),
-        cmocka_unit_test(test_message),    cmocka_unit_test(test_json),       cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_root),
+        cmocka_unit_test(test_out_dir),
+        cmocka_unit_test(test_add),
+        cmocka_unit_test(test_single),
+        cmocka_unit_test(test_single_to_real),
+        cmocka_unit_test(test_value),
+        cmocka_unit_test(test_value_back),
+        cmocka_unit_test(test_message),
+        cmocka_unit_test(test_json),
+        cmocka_unit_test(test_limits),
         cmocka_unit_test(test_linear),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
