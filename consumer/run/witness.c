@@ -8,6 +8,7 @@
 #include "consumer/preload/observe.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/path.h"
+#include "lib/rustc/environment.h"
 
 #define OBSERVATIONS_MAX 64u
 #define SHOWN_MAX 512u // bytes of one event's text that a report repeats
@@ -252,12 +253,18 @@ static void judge_write(struct witness *witness, const struct event *event) {
         report(witness, "write", path ? path : event->text);
 }
 
+// A variable that every action holds when its client has it: not there, it is absent for both. Of these only OUT_DIR is
+// kept from units whose sources do not name it.
+static bool is_always_declared(const char *name) {
+    return (kiln_environment_is_unit(name) && strcmp(name, "OUT_DIR") != 0) || kiln_environment_is_carried(name) ||
+           among(name, error_variables, COUNT(error_variables));
+}
+
 static void judge_variable(struct witness *witness, const char *name) {
     const struct kiln_witness_world *world = witness->world;
     if (among(name, world->env_path_values, world->env_path_count))
         report(witness, "path_value", name);
-    else if (!among(name, world->env_names, world->env_count) &&
-             !among(name, error_variables, COUNT(error_variables)))
+    else if (!among(name, world->env_names, world->env_count) && !is_always_declared(name))
         report(witness, "undeclared_env", name);
 }
 

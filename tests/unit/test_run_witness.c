@@ -192,6 +192,9 @@ static const struct {
     {KILN_OBSERVE_GETENV, MACRO, 0, "DECLARE", "undeclared_env: DECLARE"},
     {KILN_OBSERVE_GETENV, MACRO, 0, "", "undeclared_env: "},
     {KILN_OBSERVE_GETENV, MACRO, 0, "OUT_DIR", "path_value: OUT_DIR"},
+    {KILN_OBSERVE_GETENV, MACRO, 0, "CARGO_PKG_NAME", NULL},
+    {KILN_OBSERVE_GETENV, MACRO, 0, "RUST_MIN_STACK", NULL},
+    {KILN_OBSERVE_GETENV, MACRO, 0, "HOME", "undeclared_env: HOME"},
     {KILN_OBSERVE_GETENV, TOOL, 0, "OTHER", NULL},
     {KILN_OBSERVE_CLOCK, MACRO, 0, "time", "clock: time"},
     {KILN_OBSERVE_CLOCK, TOOL, 0, "time", NULL},
@@ -217,6 +220,22 @@ static void test_events(void **state) {
         assert_int_equal(report.events, 2);
         kiln_witness_report_release(&report);
     }
+}
+
+// OUT_DIR is withheld from units whose sources do not name it, though their client has it.
+static void test_out_dir_withheld(void **state) {
+    (void)state;
+    static struct log log;
+    begin_log(&log);
+    add_event(&log, OPEN, TOOL, 0, "");
+    add_event(&log, KILN_OBSERVE_GETENV, MACRO, 0, "OUT_DIR");
+    struct kiln_witness_world without = world;
+    without.env_count = without.env_path_count = 0;
+    struct kiln_witness_report report;
+    assert_int_equal(kiln_witness_read(log.bytes, sizeof log.bytes, &without, &report, NULL), 0);
+    assert_int_equal(report.count, 1);
+    assert_string_equal(report.observations[0], "undeclared_env: OUT_DIR");
+    kiln_witness_report_release(&report);
 }
 
 static void test_sorted_and_unique(void **state) {
@@ -347,7 +366,8 @@ static void test_end_of_file(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_events),      cmocka_unit_test(test_sorted_and_unique), cmocka_unit_test(test_many),
+        cmocka_unit_test(test_events),      cmocka_unit_test(test_out_dir_withheld),
+        cmocka_unit_test(test_sorted_and_unique), cmocka_unit_test(test_many),
         cmocka_unit_test(test_no_observer), cmocka_unit_test(test_overflow),          cmocka_unit_test(test_bad_headers),
         cmocka_unit_test(test_bad_entries), cmocka_unit_test(test_end_of_file),
     };
