@@ -138,12 +138,14 @@ static int classify_git(const struct kiln_package_query *query, const char *belo
     }
     if (!kiln_path_beneath(query->cwd, root))
         return other(package, "the working directory is outside the checkout");
-    struct plan plan = {.kind = KILN_PACKAGE_GIT, .place = KILN_PLACE_GIT, .rest = rest, .real = root, .suffix = suffix};
+    struct plan plan = {.kind = KILN_PACKAGE_GIT, .place = KILN_PLACE_GIT, .rest = rest, .real = root,
+                        .suffix = suffix};
     return fill(query, &plan, package, err);
 }
 
 static int classify_local(const struct kiln_package_query *query, struct kiln_package *package, struct kiln_err *err) {
-    struct plan member = {.kind = KILN_PACKAGE_MEMBER, .place = KILN_PLACE_WORKSPACE, .real = query->cwd, .suffix = "-ws"};
+    struct plan member = {.kind = KILN_PACKAGE_MEMBER, .place = KILN_PLACE_WORKSPACE, .real = query->cwd,
+                          .suffix = "-ws"};
     kiln_autofree char *name = plain_name(query);
     if (!name)
         return no_memory(err);
