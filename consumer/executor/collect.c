@@ -43,7 +43,7 @@ static int find_sandbox_path(int fd, uint64_t size, bool *found, struct kiln_err
     return 0;
 }
 
-// The number of names an output may have: rustc itself hard-links nothing.
+// A second name (of an input, or of another output) is refused: rustc links only between files that it removes again.
 static int check_file(int out_dir, int fd, const char *name, uint64_t left, struct stat *st, struct kiln_err *err) {
     struct stat dir;
     if (fstat(fd, st) || fstat(out_dir, &dir))
@@ -64,26 +64,37 @@ static int take_file(int out_dir, const char *name, bool executable, uint64_t *l
     kiln_autofd int fd = -1;
     if (collection->count == KILN_COLLECT_FILES_MAX)
         return kiln_fail(err, KILN_E_DENIED, "more than %u outputs", KILN_COLLECT_FILES_MAX);
-    int rc = kiln_fs_open_beneath(out_dir, name, O_RDONLY | O_NONBLOCK | O_NOFOLLOW, &fd, err);
+    struct kiln_err why;
+    int rc = kiln_fs_open_beneath(out_dir, name, O_RDONLY | O_NONBLOCK | O_NOFOLLOW, &fd, &why);
+    if (rc == KILN_E_NOTFOUND)
+        return kiln_fail(err, rc, "output %s is missing", name);
+    if (rc == KILN_E_DENIED || (rc && why.sys_errno == ENXIO)) // ENXIO: a socket
+        return kiln_fail(err, KILN_E_DENIED, "output %s cannot be opened as a plain file", name);
     if (rc)
-        return rc == KILN_E_NOTFOUND || (err && err->sys_errno == ENOENT)
-                   ? kiln_fail(err, KILN_E_NOTFOUND, "output %s is missing", name)
-                   : kiln_fail(err, KILN_E_DENIED, "output %s cannot be opened as a plain file", name);
+        return kiln_fail(err, rc, "output %s: %s", name, why.text);
     struct stat st;
     struct kiln_collected file = {.executable = executable};
     rc = check_file(out_dir, fd, name, *left, &st, err);
-    if (rc == 0)
-        rc = kiln_digest_of_fd(fd, (uint64_t)st.st_size, &file.digest, &file.size, err);
-    if (rc == 0 && !is_depinfo(name))
-        rc = find_sandbox_path(fd, file.size, &file.holds_sandbox_path, err);
     if (rc == 0 && !(file.name = strdup(name)))
         rc = kiln_fail(err, KILN_E_NOMEM, "collect");
     if (rc)
         return rc;
+    file.size = (uint64_t)st.st_size;
     *left -= file.size;
     file.fd = kiln_steal_fd(&fd);
     collection->files[collection->count++] = file;
     return 0;
+}
+
+// Reads the bytes; after all files were found to be within the bounds, since that is much cheaper.
+static int read_file(struct kiln_collected *file, struct kiln_err *err) {
+    uint64_t size;
+    int rc = kiln_digest_of_fd(file->fd, file->size, &file->digest, &size, err);
+    if (rc == KILN_E_LIMIT || (rc == 0 && size != file->size))
+        return kiln_fail(err, KILN_E_DENIED, "output %s changes while it is read", file->name);
+    if (rc == 0 && !is_depinfo(file->name))
+        rc = find_sandbox_path(file->fd, file->size, &file->holds_sandbox_path, err);
+    return rc;
 }
 
 static bool is_taken(const struct kiln_collection *collection, const char *name) {
@@ -137,6 +148,8 @@ int kiln_collect(int out_dir, const struct kiln_action *action, struct kiln_coll
     uint64_t left = KILN_COLLECT_BYTES_MAX;
     for (size_t i = 0; rc == 0 && i < count; i++)
         rc = take_expected(out_dir, &expected[i], &left, collection, err);
+    for (size_t i = 0; rc == 0 && i < collection->count; i++)
+        rc = read_file(&collection->files[i], err);
     kiln_rustc_outputs_free(expected, count);
     if (rc)
         kiln_collection_release(collection);

@@ -363,7 +363,7 @@ static int work_on(struct job *job, struct kiln_err *err) {
     if (rc == 0)
         rc = open_action(job, err);
     if (rc == 0)
-        rc = kiln_toolchain_root_open(job->context->dir, &job->action, &job->toolchain, err);
+        rc = kiln_toolchain_root_open(job->context->toolchains, &job->action, &job->toolchain, err);
     if (rc == 0)
         rc = kiln_stage_make(job->context->stages, &job->action, job->work->scope, &job->stage, err);
     if (rc)

@@ -2,17 +2,18 @@
 #pragma once
 
 #include "consumer/executor/stage.h"
+#include "consumer/executor/toolchain_root.h"
 #include "lib/blob/store.h"
 #include "lib/wire/records.h"
 
 struct kiln_job_context {
-    const char *dir;            // the state directory
     const char *run_program;    // kiln-run
     const char *observer;       // libkiln-observe.so
     const char *executor, *pool;
     struct kiln_job_id incarnation;
     struct kiln_store *store;   // role EXECUTOR
     struct kiln_stages *stages;
+    struct kiln_toolchain_roots *toolchains;
 };
 
 // Fills *candidate (zeroed; kiln_candidate_release): never fails but for memory; what went wrong is in its status and reasons.

@@ -49,8 +49,8 @@ static int open_executor(const struct options *options, struct executor *executo
     if (!executor->run_program || !executor->observer || !executor->store_path)
         return kiln_fail(err, KILN_E_NOMEM, "executor");
     struct kiln_job_context *context = &executor->context;
-    *context = (struct kiln_job_context){.dir = options->dir, .run_program = executor->run_program,
-                                         .observer = executor->observer, .executor = "local", .pool = "local"};
+    *context = (struct kiln_job_context){.run_program = executor->run_program, .observer = executor->observer,
+                                         .executor = "local", .pool = "local"};
     int rc = kiln_bus_open_fd(BUS_FD, &executor->bus, err);
     if (rc == 0 && getrandom(&context->incarnation, sizeof context->incarnation, 0) != sizeof context->incarnation)
         rc = kiln_fail_errno(err, KILN_E_IO, "random bytes");
@@ -59,6 +59,8 @@ static int open_executor(const struct options *options, struct executor *executo
     if (rc == 0)
         rc = kiln_stages_open(options->dir, context->store, &context->stages, err);
     if (rc == 0)
+        rc = kiln_toolchain_roots_new(options->dir, &context->toolchains, err);
+    if (rc == 0)
         rc = kiln_bus_subscribe(executor->bus, &work, 1, err);
     return rc ? rc : kiln_slots_new(context, executor->bus, options->slots, &executor->slots, err);
 }
@@ -66,6 +68,7 @@ static int open_executor(const struct options *options, struct executor *executo
 static void close_executor(struct executor *executor) {
     kiln_slots_free(executor->slots);
     kiln_stages_close(executor->context.stages);
+    kiln_toolchain_roots_free(executor->context.toolchains);
     kiln_store_close(executor->context.store);
     kiln_bus_close(executor->bus);
     free(executor->run_program);

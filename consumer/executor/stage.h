@@ -1,15 +1,15 @@
 // Verified inputs of one job as directories to bind: unpacked packages (kept between jobs) and lists of libraries.
 //
-// DIR/executor/trees/HEX/{root,tree}: a pack, unpacked once by a temporary directory and rename. DIR/executor/blobs/HEX: a
-// library whose bytes were checked once in this process. DIR/executor/jobs/N: a job's list directories, hard links of
-// blobs. kiln_stages_open clears blobs, jobs and what a killed predecessor left, and bounds the trees.
+// DIR/executor/trees/HEX/{root,tree}: a pack, unpacked once by a temporary directory and rename, and hashed once by each
+// later process that uses it; the longest unused go beyond a bound. DIR/executor/blobs/HEX: a library whose bytes were hashed
+// by this process, a hard link into the store where that is possible, else a copy. DIR/executor/jobs/N: a job's list
+// directories, hard links of blobs. kiln_stages_open clears blobs, jobs and what a killed predecessor left.
 // Thread-safe; a stage belongs to one thread.
 #pragma once
 
 #include "lib/blob/store.h"
 #include "lib/core/action.h"
 #include "lib/core/tree.h"
-#include "lib/wire/records.h"
 
 struct kiln_stages;
 
@@ -25,6 +25,7 @@ struct kiln_stage {
     char *job_dir; // removed by release
 };
 
+// One executor per `dir` at a time (the caller holds the lock).
 int kiln_stages_open(const char *dir, struct kiln_store *store, struct kiln_stages **stages, struct kiln_err *err);
 void kiln_stages_close(struct kiln_stages *stages);
 int kiln_stage_make(struct kiln_stages *stages, const struct kiln_action *action, const char *scope, struct kiln_stage *stage,

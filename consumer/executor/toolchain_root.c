@@ -1,102 +1,186 @@
 #include "consumer/executor/toolchain_root.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "consumer/executor/proven.h"
 #include "lib/base/cleanup.h"
-#include "lib/base/clock.h"
 #include "lib/base/fs.h"
+#include "lib/base/path.h"
 #include "lib/core/tree.h"
 
-#define PART_FILE_BYTES_MAX (2ull << 30)
+#define PARTS 3
+#define TEMPORARY_PREFIX ".merge-"
+#define PROVEN_MAX 64u
 
-static int link_file(int from, int to, const struct kiln_tree_entry *entry, struct kiln_err *err) {
-    kiln_autofd int fd = -1;
-    int rc = kiln_fs_open_beneath(from, entry->path, O_RDONLY, &fd, err);
+struct kiln_toolchain_roots {
+    pthread_mutex_t lock; // held while a combination is made or checked
+    int dir;              // DIR/toolchains
+    unsigned next;        // numbers temporary directories
+    struct kiln_proven *proven;
+};
+
+struct combination {
+    const struct kiln_digest *parts[PARTS];
     struct kiln_digest digest;
-    uint64_t size;
-    if (rc == 0)
-        rc = kiln_digest_of_fd(fd, PART_FILE_BYTES_MAX, &digest, &size, err);
-    if (rc == 0 && (!kiln_digest_equal(&digest, &entry->digest) || size != entry->size))
-        rc = kiln_fail(err, KILN_E_CORRUPT, "staged toolchain file %s was changed", entry->path);
-    if (rc == 0 && linkat(from, entry->path, to, entry->path, 0) && errno != EEXIST)
-        rc = kiln_fail_errno(err, KILN_E_IO, "link %s", entry->path);
-    return rc;
+    char name[KILN_DIGEST_HEX_LEN + 16];
+};
+
+static struct combination combination_of(const struct kiln_action *action) {
+    struct combination all = {.parts = {&action->toolchain_runtime, &action->toolchain_rustc, &action->toolchain_link}};
+    unsigned char bytes[PARTS * 32];
+    for (size_t i = 0; i < PARTS; i++)
+        memcpy(bytes + 32 * i, all.parts[i]->bytes, 32);
+    kiln_digest_of(bytes, sizeof bytes, &all.digest);
+    char hex[KILN_DIGEST_HEX_LEN + 1];
+    kiln_digest_format(&all.digest, hex);
+    snprintf(all.name, sizeof all.name, "merged-%s", hex);
+    return all;
 }
 
-static int link_part(const char *dir, const struct kiln_digest *part, int to, struct kiln_err *err) {
-    char hex[KILN_DIGEST_HEX_LEN + 1], path[PATH_MAX];
+static void remove_leftovers(int dir) {
+    int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *list = copy < 0 ? NULL : fdopendir(copy);
+    for (struct dirent *entry; list && (entry = readdir(list));)
+        if (!strncmp(entry->d_name, TEMPORARY_PREFIX, strlen(TEMPORARY_PREFIX)))
+            kiln_fs_remove_tree(dir, entry->d_name, NULL); // one that cannot be removed is only in the way of the disk
+    if (list)
+        closedir(list);
+}
+
+int kiln_toolchain_roots_new(const char *dir, struct kiln_toolchain_roots **roots, struct kiln_err *err) {
+    struct kiln_toolchain_roots *made = calloc(1, sizeof *made);
+    if (!made)
+        return kiln_fail(err, KILN_E_NOMEM, "toolchains");
+    pthread_mutex_init(&made->lock, NULL);
+    made->dir = -1;
+    kiln_autofree char *path = kiln_path_join(dir, "toolchains");
+    int rc = path ? kiln_fs_open_dir(path, &made->dir, err) : kiln_fail(err, KILN_E_NOMEM, "toolchains");
+    if (rc == 0)
+        rc = kiln_proven_new(PROVEN_MAX, &made->proven, err);
+    if (rc) {
+        kiln_toolchain_roots_free(made);
+        return rc;
+    }
+    remove_leftovers(made->dir);
+    *roots = made;
+    return 0;
+}
+
+void kiln_toolchain_roots_free(struct kiln_toolchain_roots *roots) {
+    if (!roots)
+        return;
+    if (roots->dir >= 0)
+        close(roots->dir);
+    kiln_proven_free(roots->proven);
+    pthread_mutex_destroy(&roots->lock);
+    free(roots);
+}
+
+static int read_part_tree(int staged, const struct kiln_digest *part, struct kiln_tree *tree, struct kiln_err *err) {
+    kiln_autobuf struct kiln_buf encoding = KILN_BUF_INIT(KILN_TREE_BYTES_MAX);
+    struct kiln_digest digest;
+    int rc = kiln_fs_read_file(staged, "tree", &encoding, err);
+    if (rc)
+        return rc;
+    kiln_digest_of(encoding.data, encoding.len, &digest);
+    if (!kiln_digest_equal(&digest, part))
+        return kiln_fail(err, KILN_E_CORRUPT, "its tree was changed");
+    return kiln_tree_decode(encoding.data, encoding.len, tree, err);
+}
+
+static int link_entry(int from, int to, const struct kiln_tree_entry *entry, struct kiln_err *err) {
+    if (entry->kind == KILN_TREE_DIR)
+        return kiln_fs_make_dirs(to, entry->path, 0755, err);
+    if (entry->kind == KILN_TREE_WITHHELD)
+        return 0;
+    int rc = entry->kind == KILN_TREE_FILE ? linkat(from, entry->path, to, entry->path, 0)
+                                           : symlinkat(entry->target, to, entry->path);
+    // Two parts may hold the same file; what is there then is checked like all others.
+    return rc == 0 || errno == EEXIST ? 0 : kiln_fail_errno(err, KILN_E_IO, "link %s", entry->path);
+}
+
+// Links a part into the combination `to`, or (`to` negative) checks that the combination `made` holds it.
+static int treat_part(int dir, const struct kiln_digest *part, int to, int made, struct kiln_err *err) {
+    char hex[KILN_DIGEST_HEX_LEN + 1];
     kiln_digest_format(part, hex);
-    snprintf(path, sizeof path, "%s/toolchains/%s", dir, hex);
-    kiln_autofd int staged = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    kiln_autofd int staged = openat(dir, hex, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     kiln_autofd int from = staged < 0 ? -1 : openat(staged, "root", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (from < 0)
         return kiln_fail_errno(err, KILN_E_NOTFOUND, "toolchain part %s is not staged", hex);
-    kiln_autobuf struct kiln_buf encoding = KILN_BUF_INIT(KILN_TREE_BYTES_MAX);
     kiln_autotree struct kiln_tree tree = {0};
-    struct kiln_digest digest;
-    int rc = kiln_fs_read_file(staged, "tree", &encoding, err);
+    int rc = read_part_tree(staged, part, &tree, err);
+    for (size_t i = 0; rc == 0 && to >= 0 && i < tree.count; i++)
+        rc = link_entry(from, to, &tree.entries[i], err);
     if (rc == 0)
-        kiln_digest_of(encoding.data, encoding.len, &digest);
-    if (rc == 0 && !kiln_digest_equal(&digest, part))
-        rc = kiln_fail(err, KILN_E_CORRUPT, "toolchain part %s has another tree", hex);
-    if (rc == 0)
-        rc = kiln_tree_decode(encoding.data, encoding.len, &tree, err);
-    for (size_t i = 0; rc == 0 && i < tree.count; i++) {
-        if (tree.entries[i].kind == KILN_TREE_DIR)
-            rc = kiln_fs_make_dirs(to, tree.entries[i].path, 0755, err);
-        else if (tree.entries[i].kind == KILN_TREE_FILE)
-            rc = link_file(from, to, &tree.entries[i], err);
-    }
-    return rc;
+        rc = kiln_proven_check_tree(to >= 0 ? to : made, &tree, err);
+    if (rc == KILN_E_CORRUPT && to >= 0)
+        kiln_fs_remove_tree(dir, hex, NULL);
+    return rc ? kiln_wrap(err, rc, "toolchain part %s", hex) : 0;
 }
 
-static int merge(const char *dir, const struct kiln_action *action, int toolchains, const char *name, struct kiln_err *err) {
-    char temporary[64];
-    snprintf(temporary, sizeof temporary, ".merge-%d-%llu", (int)gettid(), (unsigned long long)kiln_clock_us());
-    int rc = kiln_fs_make_dirs(toolchains, temporary, 0755, err);
-    kiln_autofd int to = rc ? -1 : openat(toolchains, temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (rc == 0 && to < 0)
-        rc = kiln_fail_errno(err, KILN_E_IO, "merge toolchain");
-    const struct kiln_digest *const parts[] = {&action->toolchain_runtime, &action->toolchain_rustc, &action->toolchain_link};
-    for (size_t i = 0; rc == 0 && i < 3; i++)
-        if (!kiln_digest_is_zero(parts[i]))
-            rc = link_part(dir, parts[i], to, err);
-    if (rc == 0 && renameat2(toolchains, temporary, toolchains, name, RENAME_NOREPLACE) && errno != EEXIST)
-        rc = kiln_fail_errno(err, KILN_E_IO, "publish %s", name);
-    kiln_fs_remove_tree(toolchains, temporary, NULL);
-    return rc;
-}
-
-int kiln_toolchain_root_open(const char *dir, const struct kiln_action *action, int *fd, struct kiln_err *err) {
-    struct kiln_digest all;
-    unsigned char bytes[96];
-    memcpy(bytes, action->toolchain_runtime.bytes, 32);
-    memcpy(bytes + 32, action->toolchain_rustc.bytes, 32);
-    memcpy(bytes + 64, action->toolchain_link.bytes, 32);
-    kiln_digest_of(bytes, sizeof bytes, &all);
-    char hex[KILN_DIGEST_HEX_LEN + 1], name[KILN_DIGEST_HEX_LEN + 16], path[PATH_MAX];
-    kiln_digest_format(&all, hex);
-    snprintf(name, sizeof name, "merged-%s", hex);
-    snprintf(path, sizeof path, "%s/toolchains", dir);
-    kiln_autofd int toolchains = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (toolchains < 0)
-        return kiln_fail_errno(err, KILN_E_IO, "open %s", path);
-    int found = openat(toolchains, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+static int treat_parts(int dir, const struct combination *all, int to, int made, struct kiln_err *err) {
     int rc = 0;
-    if (found < 0) {
-        rc = merge(dir, action, toolchains, name, err);
-        if (rc == 0 && (found = openat(toolchains, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
-            rc = kiln_fail_errno(err, KILN_E_IO, "open %s", name);
+    for (size_t i = 0; rc == 0 && i < PARTS; i++)
+        if (!kiln_digest_is_zero(all->parts[i]))
+            rc = treat_part(dir, all->parts[i], to, made, err);
+    return rc;
+}
+
+static int make(struct kiln_toolchain_roots *roots, const struct combination *all, struct kiln_err *err) {
+    char temporary[48];
+    snprintf(temporary, sizeof temporary, TEMPORARY_PREFIX "%d-%u", (int)getpid(), roots->next++);
+    int rc = kiln_fs_make_dirs(roots->dir, temporary, 0755, err);
+    kiln_autofd int to = rc ? -1 : openat(roots->dir, temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (rc == 0 && to < 0)
+        rc = kiln_fail_errno(err, KILN_E_IO, "make %s", temporary);
+    if (rc == 0)
+        rc = treat_parts(roots->dir, all, to, -1, err);
+    if (rc == 0 && renameat2(roots->dir, temporary, roots->dir, all->name, RENAME_NOREPLACE) && errno != EEXIST)
+        rc = kiln_fail_errno(err, KILN_E_IO, "publish %s", all->name);
+    kiln_fs_remove_tree(roots->dir, temporary, NULL);
+    return rc;
+}
+
+static int open_made(struct kiln_toolchain_roots *roots, const struct combination *all, struct kiln_err *err) {
+    int made = openat(roots->dir, all->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return made >= 0 ? made : kiln_fail_errno(err, KILN_E_NOTFOUND, "open %s", all->name);
+}
+
+// With the lock held.
+static int open_proven(struct kiln_toolchain_roots *roots, const struct combination *all, int *fd, struct kiln_err *err) {
+    kiln_autofd int made = open_made(roots, all, NULL);
+    int rc = 0;
+    if (made >= 0 && !kiln_proven_has(roots->proven, &all->digest)) {
+        rc = treat_parts(roots->dir, all, -1, made, err);
+        if (rc == KILN_E_CORRUPT || rc == KILN_E_NOTFOUND) {
+            close(kiln_steal_fd(&made));
+            rc = kiln_fs_remove_tree(roots->dir, all->name, err);
+        }
     }
+    if (rc == 0 && made < 0)
+        rc = make(roots, all, err);
+    if (rc == 0 && made < 0)
+        rc = (made = open_made(roots, all, err)) < 0 ? made : 0;
     if (rc)
         return rc;
-    *fd = found;
+    kiln_proven_add(roots->proven, &all->digest, NULL);
+    *fd = kiln_steal_fd(&made);
     return 0;
+}
+
+int kiln_toolchain_root_open(struct kiln_toolchain_roots *roots, const struct kiln_action *action, int *fd,
+                             struct kiln_err *err) {
+    const struct combination all = combination_of(action);
+    pthread_mutex_lock(&roots->lock);
+    int rc = open_proven(roots, &all, fd, err);
+    pthread_mutex_unlock(&roots->lock);
+    return rc;
 }

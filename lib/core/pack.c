@@ -305,6 +305,14 @@ int kiln_pack_verify(int fd, const struct kiln_digest *expected, struct kiln_tre
     return 0;
 }
 
+int kiln_pack_read_tree(int fd, const struct kiln_digest *expected, struct kiln_tree *tree, struct kiln_err *err) {
+    kiln_autofree unsigned char *chunk = malloc(CHUNK_BYTES);
+    if (!chunk)
+        return kiln_fail(err, KILN_E_NOMEM, "no memory to read a pack");
+    struct source source = {.fd = fd, .chunk = chunk};
+    return read_tree(&source, expected, tree, err);
+}
+
 int kiln_pack_unpack(int fd, const struct kiln_digest *expected, int dirfd, struct kiln_err *err) {
     if (dirfd < 0)
         return kiln_fail(err, KILN_E_INVAL, "no directory to unpack into");

@@ -64,6 +64,8 @@ int kiln_tree_digest(const struct kiln_tree *tree, struct kiln_digest *digest, s
 int kiln_pack_write(const struct kiln_tree *tree, int dirfd, int out_fd, struct kiln_err *err);
 // Checks a pack against the tree digest, reading fd from its start. *tree (zeroed) may be NULL.
 int kiln_pack_verify(int fd, const struct kiln_digest *expected, struct kiln_tree *tree, struct kiln_err *err);
+// Reads the tree at the head of a pack, checked against its digest; the contents behind it are not looked at.
+int kiln_pack_read_tree(int fd, const struct kiln_digest *expected, struct kiln_tree *tree, struct kiln_err *err);
 // Unpacks into the empty directory dirfd while checking; modes 0755 and 0644 (0755 executable). On failure the caller
 // removes what is there.
 int kiln_pack_unpack(int fd, const struct kiln_digest *expected, int dirfd, struct kiln_err *err);
