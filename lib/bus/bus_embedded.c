@@ -249,12 +249,19 @@ static void on_deliver(struct kiln_bus_server *server, struct connection *connec
         pump(server, connection);
 }
 
+// Closing alone does not end the watch: a child between fork and exec holds a copy of the descriptor for a moment.
+static void unwatch(struct kiln_bus_server *server, struct endpoint *endpoint) {
+    if (endpoint->fd >= 0)
+        epoll_ctl(server->epoll_fd, EPOLL_CTL_DEL, endpoint->fd, NULL);
+    kiln_cleanup_fd(&endpoint->fd);
+}
+
 static void connection_free(struct kiln_bus_server *server, struct connection *connection) {
     kiln_bus_topics_leave(&server->topics, &connection->reader);
     kiln_bus_item_unref(connection->sending);
     kiln_bus_item_unref(connection->item);
-    kiln_cleanup_fd(&connection->deliver.fd);
-    kiln_cleanup_fd(&connection->request.fd);
+    unwatch(server, &connection->deliver);
+    unwatch(server, &connection->request);
     TAILQ_REMOVE(&server->connections, connection, link);
     server->stats.connections--;
     free(connection);
