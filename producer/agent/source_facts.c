@@ -65,8 +65,18 @@ static int scan_tree(const char *dir, struct kiln_scan_facts *facts, struct kiln
     return rc;
 }
 
-int kiln_source_facts(struct kiln_l0 *l0, const char *dir, const struct kiln_digest *tree, struct kiln_scan_facts *facts,
-                      struct kiln_err *err) {
+// What was read belongs to `tree` only if the directory was that before and after.
+static int check_unchanged(struct kiln_l0 *l0, struct kiln_memo *memo, const char *dir, const struct kiln_digest *tree,
+                           struct kiln_err *err) {
+    struct kiln_digest after;
+    int rc = kiln_dir_digest(l0, memo, dir, KILN_DIR_PACKAGE, &after, err);
+    if (rc == 0 && !kiln_digest_equal(tree, &after))
+        rc = kiln_fail(err, KILN_E_UNSUPPORTED, "changing_inputs: %s changed while it was read", dir);
+    return rc;
+}
+
+int kiln_source_facts(struct kiln_l0 *l0, struct kiln_memo *memo, const char *dir, const struct kiln_digest *tree,
+                      struct kiln_scan_facts *facts, struct kiln_err *err) {
     kiln_autobuf struct kiln_buf value = KILN_BUF_INIT(1 << 20);
     if (kiln_l0_memo_get(l0, KILN_MEMO_SCAN, tree->bytes, 32, &value, NULL) == 0) {
         if (decode_facts(&value, facts))
@@ -76,7 +86,10 @@ int kiln_source_facts(struct kiln_l0 *l0, const char *dir, const struct kiln_dig
         kiln_buf_reset(&value);
     }
     int rc = scan_tree(dir, facts, err);
+    if (rc)
+        return kiln_wrap(err, rc, "scan sources of %s", dir);
+    rc = check_unchanged(l0, memo, dir, tree, err);
     if (rc == 0 && encode_facts(facts, &value) == 0)
         kiln_l0_memo_put(l0, KILN_MEMO_SCAN, tree->bytes, 32, value.data, value.len, NULL);
-    return rc ? kiln_wrap(err, rc, "scan sources of %s", dir) : 0;
+    return rc;
 }

@@ -134,12 +134,7 @@ static int add_package_dir(const struct kiln_unit_context *context, struct kiln_
     int rc = kiln_dir_digest(context->l0, context->memo, unit->package.dir, KILN_DIR_PACKAGE, &tree, err);
     if (rc)
         return dir_failure(err, rc);
-    rc = kiln_source_facts(context->l0, unit->package.dir, &tree, &unit->facts, err);
-    struct kiln_digest after;
-    if (rc == 0)
-        rc = kiln_dir_digest(context->l0, context->memo, unit->package.dir, KILN_DIR_PACKAGE, &after, err);
-    if (rc == 0 && !kiln_digest_equal(&tree, &after))
-        rc = kiln_fail(err, KILN_E_UNSUPPORTED, "changing_inputs: %s changed while it was read", unit->package.dir);
+    rc = kiln_source_facts(context->l0, context->memo, unit->package.dir, &tree, &unit->facts, err);
     return rc ? rc : add_dir(&unit->dirs, &unit->dirs_count, unit->package.dir, unit->package.mount, KILN_DIR_PACKAGE, &tree, err);
 }
 
