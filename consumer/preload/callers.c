@@ -23,7 +23,8 @@ static enum kiln_observe_caller main_program(void) {
     return caller;
 }
 
-// _dl_find_object takes no lock and allocates nothing: it is made for unwinders. It follows dlopen and dlclose by itself.
+// _dl_find_object takes no lock and allocates nothing: it is made for unwinders. It follows dlopen and dlclose by
+// itself.
 enum kiln_observe_caller kiln_callers_find(const void *address) {
     struct dl_find_object object;
     if (_dl_find_object((void *)(uintptr_t)address, &object) < 0)

@@ -1,4 +1,4 @@
-// The wall clock. Clocks that count from the machine's start are no input that anybody could name, and are not recorded.
+// The wall clock. Clocks that count from the machine's start are no input that anybody could name: not recorded.
 #include <sys/time.h>
 #include <sys/timeb.h>
 #include <time.h>

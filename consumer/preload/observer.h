@@ -42,9 +42,9 @@ bool kiln_whereabouts_is_tool(const char *path);
 // By the object that holds `address`; code that belongs to no object is a macro's.
 enum kiln_observe_caller kiln_callers_find(const void *address);
 
-// `rc` is the real function's: negative, then errno says why, or success. `path` may be whatever the caller passed: it is
-// not read when it is NULL or the kernel found it unreadable. Relative paths are recorded from `dirfd` (AT_FDCWD: the
-// current directory).
+// `rc` is the real function's: negative, then errno says why, or success. `path` may be whatever the caller passed: it
+// is not read when it is NULL or the kernel found it unreadable. Relative paths are recorded from `dirfd` (AT_FDCWD:
+// the current directory).
 void kiln_note_path(enum kiln_observe_kind kind, const void *caller, int dirfd, const char *path, long rc);
 // Opening with open(2) flags: read, listing, written, or several of them.
 void kiln_note_open(const void *caller, int dirfd, const char *path, int flags, long rc);

@@ -1,7 +1,7 @@
 // Random bytes that repeat: a ChaCha20 key stream (RFC 8439, section 2.3) instead of the kernel's.
 //
-// Key: the 32 bytes of OBSERVER_DIR/seed. Nonce: who draws (tool or macro, 4 bytes) and which program this is (8 bytes).
-// Block counter: how many blocks that caller has drawn in this process. So the threads of a tool may race among
+// Key: the 32 bytes of OBSERVER_DIR/seed. Nonce: who draws (tool or macro, 4 bytes) and which program this is (8
+// bytes). Block counter: how many blocks that caller has drawn in this process. So the threads of a tool may race among
 // themselves without changing what macros get, and the order in which programs run does not matter.
 #include <errno.h>
 #include <fcntl.h>

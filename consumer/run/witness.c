@@ -222,7 +222,7 @@ static bool macro_may(const struct kiln_witness_world *world, const struct event
         return event->kind != KILN_OBSERVE_LIST || !holds_withheld(world, event->text);
     case PLACE_ROOT:
         return event->kind != KILN_OBSERVE_LIST;
-    // Here the sandbox has less than the client: what was found is keyed or made by the job, what was not found may be there.
+    // Here the sandbox has less than the client: what was found is keyed or made by the job, what was not may be there.
     case PLACE_TOOL:
     case PLACE_ABOVE:
     case PLACE_OUT:
@@ -319,7 +319,7 @@ static size_t read_entry(struct witness *witness, const unsigned char *at, size_
     if (left < sizeof entry)
         return 0;
     memcpy(&entry, at, sizeof entry);
-    if (entry.length > left || entry.length < sizeof entry || entry.length % 4 || entry.text_length > TEXT_MAX ||
+    if (entry.length > left || entry.text_length > TEXT_MAX ||
         entry.length != ((sizeof entry + entry.text_length + 3) & ~(size_t)3))
         return 0;
     if (entry.kind < KILN_OBSERVE_OPEN || entry.kind > KILN_OBSERVE_IDENTITY || entry.caller > KILN_CALLER_MACRO)

@@ -25,7 +25,8 @@ struct kiln_witness_world {
     const char *const *withheld;             // absolute sandbox paths of WITHHELD tree entries
     size_t withheld_count;
     const char *out_dir, *tmp_dir, *observer_dir, *cwd;
-    const char *const *env_names;            // declared names (present or absent), beside those of lib/rustc/environment.h
+    // Declared names (present or absent), beside those that lib/rustc/environment.h gives to every unit.
+    const char *const *env_names;
     size_t env_count;
     const char *const *env_path_values;      // declared names whose value holds a sandbox path: reading one is undeclared
     size_t env_path_count;

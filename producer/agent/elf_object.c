@@ -42,7 +42,7 @@ static int read_header(struct kiln_elf_object *object, Elf64_Ehdr *header, struc
 
 static int read_segments(struct kiln_elf_object *object, const Elf64_Ehdr *header, struct kiln_err *err) {
     uint64_t len = (uint64_t)header->e_phnum * sizeof(Elf64_Phdr);
-    if (header->e_phnum == 0 || header->e_phnum > KILN_ELF_SEGMENTS_MAX || header->e_phentsize != sizeof(Elf64_Phdr) ||
+    if (header->e_phnum > KILN_ELF_SEGMENTS_MAX || header->e_phentsize != sizeof(Elf64_Phdr) ||
         !inside(header->e_phoff, len, object->size) || !read_at(object->fd, header->e_phoff, object->segments, len))
         return kiln_fail(err, KILN_E_UNSUPPORTED, "macro object: no readable segments");
     for (size_t i = 0; i < header->e_phnum; i++) {

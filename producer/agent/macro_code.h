@@ -1,7 +1,7 @@
 // Looks for system-call instructions in a shared object's code.
 //
-// The bytes of one (0f 05, 0f 34, cd 80) stand in any object's constants and displacements. So where they stand in code,
-// the function around them is disassembled from its start, which .eh_frame names, and only an instruction counts.
+// The bytes of one (0f 05, 0f 34, cd 80) stand in any object's constants and displacements. So where they stand in
+// code, the function around them is disassembled from its start, which .eh_frame names, and only an instruction counts.
 #pragma once
 
 #include "lib/base/err.h"

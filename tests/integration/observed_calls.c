@@ -1,5 +1,5 @@
-// The program that test_preload_calls.c runs under the observer: `observed_calls NAME`, one group of libc calls each, what
-// they answered on stdout. Built without sanitizers, which stand before the observer otherwise.
+// The program that test_preload_calls.c runs under the observer: `observed_calls NAME`, one group of libc calls each,
+// what they answered on stdout. Built without sanitizers, which stand before the observer otherwise.
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <dlfcn.h>

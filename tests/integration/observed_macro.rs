@@ -1,5 +1,5 @@
-// A proc macro that does what its argument says: act!("read /etc/hostname"). test_preload_rustc.c compiles crates with it
-// under the observer.
+// A proc macro that does what its argument says: act!("read /etc/hostname"). test_preload_rustc.c compiles crates with
+// it under the observer.
 extern crate proc_macro;
 use proc_macro::TokenStream;
 

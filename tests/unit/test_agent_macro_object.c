@@ -25,6 +25,7 @@ struct recipe {
     const char *import; // a symbol that is not defined
     const char *needed; // a library
     bool sysv_hash;
+    bool defined; // the symbol is the object's own
 };
 
 struct image {
@@ -40,9 +41,11 @@ static void put(struct image *image, size_t at, const void *data, size_t len) {
 static void put_dynamic(struct image *image, const struct recipe *recipe) {
     const Elf64_Dyn entries[] = {
         {DT_SYMTAB, {0x200}}, {DT_STRTAB, {0x300}}, {DT_STRSZ, {128}},
-        {recipe->sysv_hash ? DT_HASH : DT_GNU_HASH, {0x280}}, {recipe->needed ? DT_NEEDED : DT_DEBUG, {64}}, {DT_NULL, {0}},
+        {recipe->sysv_hash ? DT_HASH : DT_GNU_HASH, {0x280}}, {recipe->needed ? DT_NEEDED : DT_DEBUG, {64}},
+        {DT_NULL, {0}},
     };
-    const Elf64_Sym symbol = {.st_name = 1, .st_info = ELF64_ST_INFO(STB_GLOBAL, STT_OBJECT)};
+    const Elf64_Sym symbol = {.st_name = 1, .st_info = ELF64_ST_INFO(STB_GLOBAL, STT_OBJECT),
+                              .st_shndx = recipe->defined ? 7 : SHN_UNDEF};
     const uint32_t hash[] = {1, recipe->import ? 2 : 1};
     put(image, DYNAMIC_AT, entries, sizeof entries);
     put(image, 0x280, hash, sizeof hash);
@@ -113,32 +116,51 @@ static const struct {
     struct recipe recipe;
     enum kiln_macro_verdict want;
 } table[] = {
-    {"plain code", {CODE("\x31\xc0" RET), {{0, 3}}, 1, NULL, NULL, false}, KILN_MACRO_SEEN},
-    {"a syscall", {CODE("\x31\xc0" SYSCALL RET), {{0, 5}}, 1, NULL, NULL, false}, KILN_MACRO_SYSCALL},
-    {"sysenter", {CODE("\x0f\x34" RET), {{0, 3}}, 1, NULL, NULL, false}, KILN_MACRO_SYSCALL},
-    {"int 0x80", {CODE("\xcd\x80" RET), {{0, 3}}, 1, NULL, NULL, false}, KILN_MACRO_SYSCALL},
-    {"another interrupt", {CODE("\xcd\x03" RET), {{0, 3}}, 1, NULL, NULL, false}, KILN_MACRO_SEEN},
-    {"with a prefix", {CODE("\x48" SYSCALL RET), {{0, 4}}, 1, NULL, NULL, false}, KILN_MACRO_SYSCALL},
-    {"as its last bytes", {CODE(RET SYSCALL), {{0, 3}}, 1, NULL, NULL, false}, KILN_MACRO_SYSCALL},
-    {"in a constant", {CODE(MOV_EAX SYSCALL "\xcd\x80" RET), {{0, 6}}, 1, NULL, NULL, false}, KILN_MACRO_SEEN},
-    {"across two instructions", {CODE("\xb0\x0f\x05\x01\x02\x03\x04" RET), {{0, 8}}, 1, NULL, NULL, false}, KILN_MACRO_SEEN},
-    {"second function", {CODE(RET "\x90\x90" SYSCALL RET), {{0, 1}, {3, 3}}, 2, NULL, NULL, false}, KILN_MACRO_SYSCALL},
+    {"plain code", {CODE("\x31\xc0" RET), {{0, 3}}, 1, NULL, NULL, false, false}, KILN_MACRO_SEEN},
+    {"a syscall", {CODE("\x31\xc0" SYSCALL RET), {{0, 5}}, 1, NULL, NULL, false, false}, KILN_MACRO_SYSCALL},
+    {"sysenter", {CODE("\x0f\x34" RET), {{0, 3}}, 1, NULL, NULL, false, false}, KILN_MACRO_SYSCALL},
+    {"int 0x80", {CODE("\xcd\x80" RET), {{0, 3}}, 1, NULL, NULL, false, false}, KILN_MACRO_SYSCALL},
+    {"another interrupt", {CODE("\xcd\x03" RET), {{0, 3}}, 1, NULL, NULL, false, false}, KILN_MACRO_SEEN},
+    {"with a prefix", {CODE("\x48" SYSCALL RET), {{0, 4}}, 1, NULL, NULL, false, false}, KILN_MACRO_SYSCALL},
+    {"as its last bytes", {CODE(RET SYSCALL), {{0, 3}}, 1, NULL, NULL, false, false}, KILN_MACRO_SYSCALL},
+    {"in a constant", {CODE(MOV_EAX SYSCALL "\xcd\x80" RET), {{0, 6}}, 1, NULL, NULL, false, false}, KILN_MACRO_SEEN},
+    {"across two instructions",
+     {CODE("\xb0\x0f\x05\x01\x02\x03\x04" RET), {{0, 8}}, 1, NULL, NULL, false, false}, KILN_MACRO_SEEN},
+    {"second function",
+     {CODE(RET "\x90\x90" SYSCALL RET), {{0, 1}, {3, 3}}, 2, NULL, NULL, false, false}, KILN_MACRO_SYSCALL},
     // Disassembled from the first function's start, the bytes would be a constant.
-    {"a function's start matters", {CODE(MOV_EAX SYSCALL RET "\x90" RET), {{0, 1}, {1, 4}}, 2, NULL, NULL, false},
+    {"a function's start matters",
+     {CODE(MOV_EAX SYSCALL RET "\x90" RET), {{0, 1}, {1, 4}}, 2, NULL, NULL, false, false},
      KILN_MACRO_SYSCALL},
-    {"between functions", {CODE(RET "\x90" SYSCALL "\x90" RET), {{0, 1}, {5, 1}}, 2, NULL, NULL, false}, KILN_MACRO_SYSCALL},
-    {"without frames", {CODE("\x31\xc0" SYSCALL RET), {{0, 0}}, 0, NULL, NULL, false}, KILN_MACRO_SYSCALL},
-    {"constant without frames", {CODE(MOV_EAX SYSCALL "\0\0" RET), {{0, 0}}, 0, NULL, NULL, false}, KILN_MACRO_SEEN},
+    {"between functions",
+     {CODE(RET "\x90" SYSCALL "\x90" RET), {{0, 1}, {5, 1}}, 2, NULL, NULL, false, false}, KILN_MACRO_SYSCALL},
+    // The rest of a constant before, the start of one behind: the bounds between which to look matter.
+    {"between functions, not from before", {CODE("\xb8" SYSCALL "\x90\x90" RET), {{0, 1}}, 1, NULL, NULL, false, false},
+     KILN_MACRO_SYSCALL},
+    {"not up to the next function",
+     {CODE("\xb8" SYSCALL "\x90\x90" RET), {{0, 1}, {5, 1}}, 2, NULL, NULL, false, false},
+     KILN_MACRO_SYSCALL},
+    {"not into the next function",
+     {CODE(RET MOV_EAX SYSCALL "\0" SYSCALL "\x90\x90" RET), {{0, 1}, {5, 5}}, 2, NULL, NULL, false, false},
+     KILN_MACRO_SYSCALL},
+    {"an interrupt beside a constant",
+     {CODE(MOV_EAX "\xcd\x80\0\0" "\xcd\x03" RET), {{0, 8}}, 1, NULL, NULL, false, false},
+     KILN_MACRO_SEEN},
+    {"without frames", {CODE("\x31\xc0" SYSCALL RET), {{0, 0}}, 0, NULL, NULL, false, false}, KILN_MACRO_SYSCALL},
+    {"constant without frames",
+     {CODE(MOV_EAX SYSCALL "\0\0" RET), {{0, 0}}, 0, NULL, NULL, false, false}, KILN_MACRO_SEEN},
     // 06 is no instruction in 64-bit code.
-    {"behind what is no code", {CODE("\x06" SYSCALL RET), {{0, 4}}, 1, NULL, NULL, false}, KILN_MACRO_UNKNOWN},
-    {"no code, but none of the bytes", {CODE("\x06\x06" RET), {{0, 3}}, 1, NULL, NULL, false}, KILN_MACRO_SEEN},
-    {"environ", {CODE(RET), {{0, 1}}, 1, "environ", NULL, false}, KILN_MACRO_ENVIRON},
-    {"__environ", {CODE(RET), {{0, 1}}, 1, "__environ", NULL, true}, KILN_MACRO_ENVIRON},
-    {"_environ and a syscall", {CODE(SYSCALL RET), {{0, 3}}, 1, "_environ", NULL, false}, KILN_MACRO_ENVIRON},
-    {"another import", {CODE(RET), {{0, 1}}, 1, "environment", NULL, true}, KILN_MACRO_SEEN},
-    {"libc", {CODE(RET), {{0, 1}}, 1, "getenv", "libc.so.6", false}, KILN_MACRO_SEEN},
-    {"a shared std", {CODE(RET), {{0, 1}}, 1, "getenv", "libstd-0123456789abcdef.so", false}, KILN_MACRO_UNKNOWN},
-    {"another library", {CODE(RET), {{0, 1}}, 1, NULL, "libssl.so.3", false}, KILN_MACRO_UNKNOWN},
+    {"behind what is no code", {CODE("\x06" SYSCALL RET), {{0, 4}}, 1, NULL, NULL, false, false}, KILN_MACRO_UNKNOWN},
+    {"no code, but none of the bytes", {CODE("\x06\x06" RET), {{0, 3}}, 1, NULL, NULL, false, false}, KILN_MACRO_SEEN},
+    {"environ", {CODE(RET), {{0, 1}}, 1, "environ", NULL, false, false}, KILN_MACRO_ENVIRON},
+    {"__environ", {CODE(RET), {{0, 1}}, 1, "__environ", NULL, true, false}, KILN_MACRO_ENVIRON},
+    {"_environ and a syscall", {CODE(SYSCALL RET), {{0, 3}}, 1, "_environ", NULL, false, false}, KILN_MACRO_ENVIRON},
+    {"environ of its own", {CODE(RET), {{0, 1}}, 1, "environ", NULL, true, true}, KILN_MACRO_SEEN},
+    {"another import", {CODE(RET), {{0, 1}}, 1, "environment", NULL, true, false}, KILN_MACRO_SEEN},
+    {"libc", {CODE(RET), {{0, 1}}, 1, "getenv", "libc.so.6", false, false}, KILN_MACRO_SEEN},
+    {"a shared std",
+     {CODE(RET), {{0, 1}}, 1, "getenv", "libstd-0123456789abcdef.so", false, false}, KILN_MACRO_UNKNOWN},
+    {"another library", {CODE(RET), {{0, 1}}, 1, NULL, "libssl.so.3", false, false}, KILN_MACRO_UNKNOWN},
 };
 
 static void test_verdicts(void **state) {
@@ -169,14 +191,15 @@ static void test_not_understood(void **state) {
         {"no segments", offsetof(Elf64_Ehdr, e_phnum), "\0", 1},
         {"segments of another size", offsetof(Elf64_Ehdr, e_phentsize), "\0", 1},
         {"segments outside the file", offsetof(Elf64_Ehdr, e_phoff) + 3, "\1", 1},
-        {"code outside the file", sizeof(Elf64_Ehdr) + sizeof(Elf64_Phdr) + offsetof(Elf64_Phdr, p_offset) + 5, "\1", 1},
+        {"code outside the file", sizeof(Elf64_Ehdr) + sizeof(Elf64_Phdr) + offsetof(Elf64_Phdr, p_offset) + 5,
+         "\1", 1},
         {"no dynamic section", sizeof(Elf64_Ehdr) + 2 * sizeof(Elf64_Phdr), "\0", 1},
         {"strings outside the file", DYNAMIC_AT + 16 + 8 + 2, "\1", 1},
         {"no hash table", DYNAMIC_AT + 48, "\0\0\0\0\0\0\0\0", 8},
         {"more symbols than can be", 0x280 + 7, "\1", 1},
         {"a name outside the strings", 0x200 + sizeof(Elf64_Sym) + 2, "\1", 1},
     };
-    const struct recipe recipe = {CODE(RET), {{0, 1}}, 1, "getenv", "libc.so.6", false};
+    const struct recipe recipe = {CODE(RET), {{0, 1}}, 1, "getenv", "libc.so.6", false, false};
     bake(&recipe, &image);
     assert_int_equal(check(image.bytes, sizeof image.bytes), KILN_MACRO_SEEN);
     for (size_t i = 0; i < sizeof spoiled / sizeof *spoiled; i++) {
@@ -193,7 +216,7 @@ static void test_cut_and_flipped(void **state) {
     (void)state;
     static struct image image;
     const struct recipe recipe = {CODE(MOV_EAX SYSCALL "\0\0" RET SYSCALL RET), {{0, 6}, {6, 3}}, 2, "getenv",
-                                  "libc.so.6", false};
+                                  "libc.so.6", false, false};
     bake(&recipe, &image);
     assert_int_equal(check(image.bytes, sizeof image.bytes), KILN_MACRO_SYSCALL);
     for (size_t len = 0; len < CODE_AT + recipe.code_len; len += 7)
@@ -213,7 +236,7 @@ static void test_cut_and_flipped(void **state) {
 static void test_sections(void **state) {
     (void)state;
     static struct image image;
-    const struct recipe recipe = {CODE(RET "\x06" SYSCALL), {{0, 1}}, 1, NULL, NULL, false};
+    const struct recipe recipe = {CODE(RET "\x06" SYSCALL), {{0, 1}}, 1, NULL, NULL, false, false};
     bake(&recipe, &image);
     assert_int_equal(check(image.bytes, sizeof image.bytes), KILN_MACRO_UNKNOWN);
     const Elf64_Shdr sections[] = {

@@ -98,6 +98,7 @@ static const struct {
     {OPEN, MACRO, 0, "/b/ws/pkg/src/.hidden", NULL},
     {OPEN, MACRO, 0, "/b/ws/pkg/src/target", NULL},
     {OPEN, MACRO, 0, "/b/ws/pkg/targets", NULL},
+    {OPEN, MACRO, 0, "/b/ws/pkg/tar", NULL},
     {OPEN, MACRO, 0, "/b/ws/pkg/vendor/.gitignore", NULL},
     {OPEN, TOOL, 0, "/b/deps/libx.rlib", NULL},
     {LIST, TOOL, 0, "/b/deps", NULL},
@@ -344,6 +345,27 @@ static void test_bad_entries(void **state) {
     expect_only(&log, "observer_corrupt");
 }
 
+// Entries that are whole but for the bound they break: past what is used, past what a text may be.
+static void test_long_entries(void **state) {
+    (void)state;
+    static struct log log;
+    static char text[9001] = "/usr/";
+    memset(text + 5, 'x', sizeof text - 6);
+    begin_log(&log);
+    add_event(&log, OPEN, TOOL, 0, "");
+    add_event(&log, OPEN, TOOL, 0, text + sizeof text - 41);
+    set_used(&log, (uint32_t)(log.len - sizeof(struct kiln_observe_header)) - 4);
+    expect_only(&log, "observer_corrupt");
+    for (size_t len = 8190; len < 9000; len += 405) {
+        begin_log(&log);
+        add_event(&log, OPEN, TOOL, 0, "");
+        text[len] = 0;
+        add_event(&log, OPEN, TOOL, 0, text);
+        text[len] = 'x';
+        expect_only(&log, len > 8192 ? "observer_corrupt" : NULL);
+    }
+}
+
 // An entry that reaches exactly to the end of the file, and one byte less.
 static void test_end_of_file(void **state) {
     (void)state;
@@ -368,8 +390,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_events),      cmocka_unit_test(test_out_dir_withheld),
         cmocka_unit_test(test_sorted_and_unique), cmocka_unit_test(test_many),
-        cmocka_unit_test(test_no_observer), cmocka_unit_test(test_overflow),          cmocka_unit_test(test_bad_headers),
-        cmocka_unit_test(test_bad_entries), cmocka_unit_test(test_end_of_file),
+        cmocka_unit_test(test_no_observer), cmocka_unit_test(test_overflow),
+        cmocka_unit_test(test_bad_headers),
+        cmocka_unit_test(test_bad_entries), cmocka_unit_test(test_long_entries), cmocka_unit_test(test_end_of_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
