@@ -29,7 +29,7 @@ ATTACKS = {
         }
         written""",
     "write_input": """
-        match std::fs::OpenOptions::new().append(true).open(concat!(env!("CARGO_MANIFEST_DIR"), "/src/lib.rs")) {
+        match std::fs::OpenOptions::new().append(true).open("user/src/main.rs") {
             Ok(mut file) => { use std::io::Write; match file.write_all(b"// planted") { Ok(_) => "written".to_string(),
                 Err(_) => "refused".to_string() } }, Err(_) => "refused".to_string() }""",
     "host_process": """
@@ -43,8 +43,9 @@ ATTACKS = {
         }
         if count > 0 { format!("{count} agents seen") } else { "refused".to_string() }""",
     "daemon": """
-        unsafe { extern "C" { fn fork() -> i32; fn setsid() -> i32; fn sleep(n: u32) -> u32; fn _exit(n: i32) -> !; }
-            if fork() == 0 { setsid(); if fork() == 0 { sleep(600); } _exit(0); } }
+        unsafe { extern "C" { fn fork() -> i32; fn setsid() -> i32; fn sleep(n: u32) -> u32; fn close(n: i32) -> i32;
+                fn _exit(n: i32) -> !; }
+            if fork() == 0 { setsid(); for n in 0..256 { close(n); } if fork() == 0 { sleep(30); } _exit(0); } }
         "refused".to_string()""",
 }
 
@@ -114,11 +115,12 @@ def case_macro_attacks(world):
             for path in planted:
                 os.unlink(path)  # the local compile runs as root here and may write there
             assert not list((agent.dir / "toolchains").rglob("planted")), f"{name} planted a file in the staged toolchain"
-            assert not [p for p in (agent.dir / "executor").rglob("lib.rs") if "planted" in p.read_text(errors="replace")], name
+            assert not [p for p in (agent.dir / "executor").rglob("main.rs") if "planted" in p.read_text(errors="replace")], name
     finally:
         done.set()
         thread.join()
         listener.close()
+    # A daemon of the sandbox runs the staged compiler; the one that the local compile left is the user's own.
     no_daemon = lambda: not [line for line in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-                             .splitlines() if "kbx" in line]
+                             .splitlines() if "/sysroot/bin/rustc" in line]
     wait_for(no_daemon, 5, "every process of the sandbox ends")

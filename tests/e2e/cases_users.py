@@ -7,7 +7,7 @@ import subprocess
 
 from kilntest import Delta, skip
 
-BUILDER, OTHER, SERVICE = 23451, 23452, 23453
+BUILDER, OTHER = 23451, 23452
 
 
 def need_root():
@@ -64,10 +64,10 @@ def case_two_users(world):
 
 
 def case_system_mode(world):
-    """One agent for the host under its own uid: builders use it, and can neither read its key nor plant an entry."""
+    """One agent for the host, under a uid that no builder has: they use it, and can neither read its key nor plant an entry."""
     need_root()
     toolchain = open_toolchain(world)
-    agent = world.agent("system-agent", user=SERVICE, system=True)
+    agent = world.agent("system-agent", system=True)
     with Delta(agent) as first:
         build(world, toolchain, make_project(world, "first", BUILDER), BUILDER, agent.dir)
     assert first.executions == 1, str(first)

@@ -50,6 +50,7 @@ class Agent:
         self.world = world
         self.dir = pathlib.Path(dir or world.path(name))
         self.dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.dir.chmod(0o755 if system else 0o700)
         self.user = user
         self.system = system
         self.config = world.path(name + ".conf")
@@ -99,7 +100,8 @@ class Agent:
         self.process = None
 
     def command(self, *words):
-        return subprocess.run([self.world.program("kiln"), *words], capture_output=True, text=True, timeout=120,
+        prefix = [] if self.user is None else ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
+        return subprocess.run([*prefix, self.world.program("kiln"), *words], capture_output=True, text=True, timeout=120,
                               env={"PATH": os.environ["PATH"], "KILN_DIR": str(self.dir)})
 
     def stats(self):
@@ -107,8 +109,11 @@ class Agent:
         assert answer.returncode == 0, answer.stderr
         return json.loads(answer.stdout)
 
+    def status(self):
+        return json.loads(self.command("agent", "status", "--json").stdout)["agent"]
+
     def child(self, name):
-        return json.loads(self.command("agent", "status", "--json").stdout)[name]
+        return self.status()[name]
 
     def log_tail(self):
         log = self.dir / "agent.log"
