@@ -398,10 +398,15 @@ int kiln_admit_upload(const struct kiln_admit *admit, struct kiln_job_submitted 
     return rc;
 }
 
+char *kiln_admit_uploads(const struct kiln_job_submitted *record) {
+    char *key = quarantine_key(record, "x");
+    if (key)
+        *strrchr(key, '/') = 0;
+    return key;
+}
+
 void kiln_admit_clear(const struct kiln_admit *admit, const struct kiln_job_submitted *record) {
-    kiln_autofree char *key = quarantine_key(record, "x");
-    if (!key)
-        return;
-    *strrchr(key, '/') = 0;
-    kiln_store_remove_below(admit->store, KILN_SPACE_QUARANTINE, key, NULL);
+    kiln_autofree char *uploads = kiln_admit_uploads(record);
+    if (uploads)
+        kiln_store_remove_below(admit->store, KILN_SPACE_QUARANTINE, uploads, NULL);
 }

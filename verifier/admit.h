@@ -44,5 +44,6 @@ int kiln_admit_lacking(const struct kiln_admit *admit, struct kiln_job_submitted
 // Takes what is lacking from quarantine into the inputs. Success: everything is there and verified.
 int kiln_admit_upload(const struct kiln_admit *admit, struct kiln_job_submitted *record, const struct kiln_action *action,
                       struct kiln_err *err);
-// Removes what the job has in quarantine.
+// The prefix of what the job has in quarantine (heap), and its removal.
+char *kiln_admit_uploads(const struct kiln_job_submitted *record);
 void kiln_admit_clear(const struct kiln_admit *admit, const struct kiln_job_submitted *record);

@@ -236,8 +236,9 @@ static int judge(struct kiln_docket *docket, struct kiln_sheet *sheet, const str
         .reason = rc ? reason : judgement.reason};
     log_job(event.verdict == KILN_PLAN_STORED ? KILN_LOG_INFO : KILN_LOG_WARN, "judged", &candidate->job,
             &sheet->key.action, event.reason ? event.reason : "stored");
-    clear_candidate(docket, candidate);
-    return step(docket, &event, NULL, err);
+    rc = step(docket, &event, NULL, err);
+    clear_candidate(docket, candidate); // after the answer: nobody waits for it
+    return rc;
 }
 
 static int check(struct kiln_docket *docket, struct kiln_sheet *sheet, struct kiln_err *err) {
@@ -382,7 +383,6 @@ static int on_uploaded(struct kiln_docket *docket, const struct kiln_record *byt
     rc = kiln_admit_upload(&docket->options.admit, &submission->record, &sheet->action, &why);
     if (is_fatal(rc))
         return kiln_fail(err, rc, "%s", why.text);
-    kiln_admit_clear(&docket->options.admit, &submission->record);
     char reason[sizeof why.text + 16];
     snprintf(reason, sizeof reason, "%s%s", rc == KILN_E_DENIED ? "" : "storage: ", why.text);
     if (rc) {
@@ -392,7 +392,11 @@ static int on_uploaded(struct kiln_docket *docket, const struct kiln_record *byt
         sheet->basis = submission;
     }
     log_job(KILN_LOG_INFO, "uploaded", &record.job, &record.action_digest, rc ? reason : NULL);
-    return step(docket, &event, NULL, err);
+    kiln_autofree char *uploads = kiln_admit_uploads(&submission->record);
+    rc = step(docket, &event, NULL, err);
+    if (uploads) // after the dispatch: nobody waits for it
+        kiln_store_remove_below(docket->options.admit.store, KILN_SPACE_QUARANTINE, uploads, NULL);
+    return rc;
 }
 
 static int on_cancelled(struct kiln_docket *docket, const struct kiln_record *bytes, struct kiln_err *err) {

@@ -205,6 +205,8 @@ static bool link_object(struct kiln_objects *objects, const struct kiln_object_p
         return false;
     if (kiln_digest_of_fd(fd, put->max_bytes, &digest, NULL, NULL) || !kiln_digest_equal(&digest, put->expected))
         return false;
+    if (put->durable && fsync(fd))
+        return false;
     snprintf(source, sizeof source, "/proc/self/fd/%d", fd);
     for (int attempt = 0; attempt < 2; attempt++) {
         if (linkat(AT_FDCWD, source, objects->dir, put->key, AT_SYMLINK_FOLLOW) == 0) {

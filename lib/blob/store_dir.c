@@ -31,7 +31,9 @@ static struct kiln_object_put object_put(enum kiln_space space, const struct kil
                                     .conflict = KILN_OBJECT_MEND,
                                     .max_bytes = put->max_bytes,
                                     .expected = put->expected,
-                                    .durable = space != KILN_SPACE_QUARANTINE};
+                                    .durable = space != KILN_SPACE_QUARANTINE,
+                                    // Out of quarantine: its objects are read-only, and of the store's own user.
+                                    .may_link = space != KILN_SPACE_QUARANTINE};
 }
 
 static int store_put_fd(struct kiln_store *store, enum kiln_space space, const struct kiln_store_put *put, int fd,
