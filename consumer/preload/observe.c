@@ -94,10 +94,11 @@ void kiln_note_listed(const void *caller, int fd, long rc) {
 }
 
 void kiln_note_text(enum kiln_observe_kind kind, const void *caller, const char *text) {
-    if (!text || (kiln_callers_find(caller) == KILN_CALLER_TOOL && kind != KILN_OBSERVE_EXEC))
+    enum kiln_observe_caller who = kiln_callers_find(caller);
+    if (!text || (who == KILN_CALLER_TOOL && kind != KILN_OBSERVE_EXEC))
         return;
     int saved = errno;
-    kiln_log_add(kind, kiln_callers_find(caller), 0, text, strlen(text));
+    kiln_log_add(kind, who, 0, text, strlen(text));
     errno = saved;
 }
 
