@@ -66,6 +66,8 @@ static const struct pattern tool_patterns[] = {
     // The client compiles such a unit itself when it has one of these files.
     {BASE, true, "clippy.toml"},
     {BASE, true, ".clippy.toml"},
+    // Clippy notes the workspace's manifest in its dep-info; the client adds it there (producer/agent/replay.c).
+    {BASE, true, "Cargo.toml"},
     {BASE, true, "libgcc_s.so.1"},      // in the current directory; a planted one would be linked
 };
 

@@ -39,6 +39,23 @@ static int check_depinfo(const struct kiln_unit *unit, const struct kiln_depinfo
     return 0;
 }
 
+// Clippy notes the manifest in its working directory when there is one; the sandbox's has none when that is not the package's.
+static int add_manifest(const struct kiln_unit *unit, struct kiln_depinfo *info, struct kiln_err *err) {
+    static const char name[] = "Cargo.toml";
+    kiln_autofree char *path = kiln_path_join(unit->cwd, name);
+    if (!unit->call.clippy || !path || access(path, F_OK))
+        return 0;
+    for (size_t i = 0; i < info->sources_count; i++)
+        if (!strcmp(info->sources[i], name))
+            return 0;
+    char **grown = realloc(info->sources, (info->sources_count + 1) * sizeof *grown);
+    if (!grown)
+        return kiln_fail(err, KILN_E_NOMEM, "dep-info");
+    info->sources = grown;
+    grown[info->sources_count] = strdup(name);
+    return grown[info->sources_count++] ? 0 : kiln_fail(err, KILN_E_NOMEM, "dep-info");
+}
+
 // The dep-info of a hit is written anew for this caller. A memfd opened again read-only, as every file that is handed out.
 static int rewrite_depinfo(const struct kiln_unit *unit, int stored, int *fd, uint64_t *size, struct kiln_err *err) {
     kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(KILN_DEPINFO_BYTES_MAX), text = KILN_BUF_INIT(2 * KILN_DEPINFO_BYTES_MAX);
@@ -50,6 +67,8 @@ static int rewrite_depinfo(const struct kiln_unit *unit, int stored, int *fd, ui
         rc = check_depinfo(unit, &info, err);
     if (rc == 0)
         rc = kiln_depinfo_to_real(&info, &unit->map, unit->out_dir, err);
+    if (rc == 0)
+        rc = add_manifest(unit, &info, err);
     if (rc == 0)
         rc = kiln_depinfo_format(&info, &text, err);
     if (rc)

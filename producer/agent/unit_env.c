@@ -124,10 +124,22 @@ static int add_scanned(const struct kiln_compile_request *request, struct kiln_u
     return rc;
 }
 
+// Clippy asks for these in every crate and notes it in the dep-info.
+static int add_clippy(struct kiln_unit *unit, struct kiln_err *err) {
+    static const char *const names[] = {"CLIPPY_ARGS", "CLIPPY_CONF_DIR"};
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && unit->call.clippy && i < sizeof names / sizeof *names; i++)
+        if (!has(&unit->action, names[i]))
+            rc = kiln_action_add_env(&unit->action, names[i], NULL, err);
+    return rc;
+}
+
 int kiln_unit_environment(const struct kiln_compile_request *request, const struct kiln_ancestor *ancestor,
                           struct kiln_unit *unit, struct kiln_err *err) {
     int rc = add_fixed(unit, err);
     if (rc == 0)
         rc = add_callers(request, ancestor, unit, err);
+    if (rc == 0)
+        rc = add_clippy(unit, err);
     return rc ? rc : add_scanned(request, unit, err);
 }

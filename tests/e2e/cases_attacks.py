@@ -120,7 +120,6 @@ def case_macro_attacks(world):
         done.set()
         thread.join()
         listener.close()
-    # A daemon of the sandbox runs the staged compiler; the one that the local compile left is the user's own.
-    no_daemon = lambda: not [line for line in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-                             .splitlines() if "/sysroot/bin/rustc" in line]
-    wait_for(no_daemon, 5, "every process of the sandbox ends")
+    executor = agent.child("executor")
+    no_daemon = lambda: not subprocess.run(["pgrep", "-P", str(executor)], capture_output=True, text=True).stdout.strip()
+    wait_for(no_daemon, 5, "every process of the sandboxes ends")

@@ -33,14 +33,15 @@ def make_project(world, name, owner):
     (root / "src").mkdir(parents=True)
     (root / "Cargo.toml").write_text('[package]\nname = "small"\nversion = "0.1.0"\nedition = "2021"\n')
     (root / "src" / "main.rs").write_text('fn main() { println!("7"); }\n')
-    (root / "home").mkdir()
-    for path in [root, *root.rglob("*")]:
+    home = world.path(name + "-home")
+    home.mkdir()
+    for path in [root, home, *root.rglob("*")]:
         os.chown(path, owner, owner)
     return root
 
 
 def build(world, toolchain, project, uid, agent_dir):
-    env = {"PATH": f"{toolchain}/bin:/usr/bin:/bin", "HOME": str(project / "home"), "CARGO_HOME": str(project / "home"),
+    env = {"PATH": f"{toolchain}/bin:/usr/bin:/bin", "HOME": f"{project}-home", "CARGO_HOME": f"{project}-home",
            "RUSTC": str(toolchain / "bin" / "rustc"), "CARGO_INCREMENTAL": "0", "RUSTC_WRAPPER": world.program("kiln"),
            "KILN_DIR": str(agent_dir)}
     done = as_user(uid, [toolchain / "bin" / "cargo", "build", "--target-dir", project / "target"], cwd=project, env=env)
