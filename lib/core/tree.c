@@ -136,11 +136,8 @@ static int check_parent(const struct kiln_tree *tree, size_t index, struct kiln_
     if (!slash)
         return 0;
     size_t len = (size_t)(slash - path);
-    if (shares_directory(tree->entries, index, path, len)) {
-        const char *rest = tree->entries[index - 1].path + len + 1;
-        if (!strchr(rest, '/'))
-            return 0; // a sibling: its parent was checked
-    }
+    if (shares_directory(tree->entries, index, path, len))
+        return 0; // checked with the entry before, or one above that
     const struct kiln_tree_entry *parent = find_prefix(tree->entries, index, path, len);
     if (!parent)
         return kiln_fail(err, KILN_E_INVAL, "tree entry \"%s\" has no directory entry above it", path);

@@ -200,8 +200,8 @@ static void escapes(void **state) {
 // Sizes that would wrap a 64-bit sum are over the limit, and nothing is read for them.
 static void huge_sizes(void **state) {
     (void)state;
-    static const uint64_t sizes[][2] = {{UINT64_MAX, 2}, {KILN_PACK_CONTENT_MAX, 1}, {1ull << 63, 1ull << 63}};
-    for (size_t i = 0; i < 3; i++) {
+    static const uint64_t sizes[][2] = {{UINT64_MAX, 2}, {1, UINT64_MAX}, {KILN_PACK_CONTENT_MAX, 1}, {1ull << 63, 1ull << 63}};
+    for (size_t i = 0; i < 4; i++) {
         kiln_autotree struct kiln_tree tree = {0};
         struct kiln_digest digest = {{1}}, name;
         kiln_tree_add_file(&tree, "a", false, sizes[i][0], &digest, NULL);
@@ -244,6 +244,11 @@ static void changed_files(void **state) {
     assert_changed(world);
     unlinkat(world->in, "tool", 0);
     write_file(world->in, "tool", "#!x", 3);
+    unlinkat(world->in, "src/empty", 0);
+    assert_int_equal(mkfifoat(world->in, "src/empty", 0600), 0); // its size is right
+    assert_changed(world);
+    unlinkat(world->in, "src/empty", 0);
+    write_file(world->in, "src/empty", "", 0);
     assert_int_equal(kiln_pack_write(&world->tree, world->in, world->pack, NULL), 0);
 }
 

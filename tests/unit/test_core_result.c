@@ -256,6 +256,21 @@ static void envelopes(void **state) {
     assert_int_equal(open_bytes(keys, bytes.data, bytes.len, &action), KILN_E_CORRUPT);
 }
 
+static void short_signature(void **state) {
+    const struct keys *keys = *state;
+    kiln_autoresult struct kiln_result result = {0};
+    make(&result);
+    kiln_autobuf struct kiln_buf bytes = BUF;
+    assert_int_equal(kiln_result_seal(&result, keys->key, &bytes, NULL), 0);
+    for (size_t left = 0; left < KILN_SIGNATURE_BYTES; left++) {
+        size_t len = bytes.len - KILN_SIGNATURE_BYTES + left;
+        kiln_autofree unsigned char *part = malloc(len); // exactly: a read past the end shows
+        memcpy(part, bytes.data, len);
+        part[bytes.len - KILN_SIGNATURE_BYTES - 1] = (unsigned char)left;
+        assert_int_equal(open_bytes(keys, part, len, &action), KILN_E_CORRUPT);
+    }
+}
+
 // A signature does not make a malformed core acceptable.
 static void signed_garbage(void **state) {
     const struct keys *keys = *state;
@@ -311,6 +326,7 @@ int main(void) {
         cmocka_unit_test(refuses_bad_values),
         cmocka_unit_test(refuses_torn_bytes),
         cmocka_unit_test_setup_teardown(envelopes, make_keys, drop_keys),
+        cmocka_unit_test_setup_teardown(short_signature, make_keys, drop_keys),
         cmocka_unit_test_setup_teardown(signed_garbage, make_keys, drop_keys),
         cmocka_unit_test(limits),
     };
