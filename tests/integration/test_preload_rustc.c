@@ -154,7 +154,7 @@ static void add_root(struct args *args, const struct scratch *scratch) {
 static const struct kiln_witness_world *get_world(void) {
     static struct kiln_witness_mount mounts[2];
     static const char *tools[5], *withheld[1];
-    static const char *const names[] = {"CARGO_PKG_NAME", "CARGO_MANIFEST_DIR", "ABSENT_BUT_DECLARED"};
+    static const char *const names[] = {"CARGO_PKG_NAME", "CARGO_MANIFEST_DIR", "ABSENT_BUT_DECLARED", "RUST_MIN_STACK"};
     static const char *const path_values[] = {"CARGO_MANIFEST_DIR"};
     static struct kiln_witness_world world;
     if (world.mounts)
@@ -168,7 +168,7 @@ static const struct kiln_witness_world *get_world(void) {
     world = (struct kiln_witness_world){
         .mounts = mounts, .mounts_count = 2, .tool_prefixes = tools, .tool_prefixes_count = 5, .withheld = withheld,
         .withheld_count = 1, .out_dir = expand("@/target"), .tmp_dir = "/tmp", .observer_dir = expand("@/obs"),
-        .cwd = mounts[0].path, .env_names = names, .env_count = 3, .env_path_values = path_values,
+        .cwd = mounts[0].path, .env_names = names, .env_count = 4, .env_path_values = path_values,
         .env_path_count = 1};
     return &world;
 }

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -12,9 +13,18 @@
 #include "producer/agent/l0.h"
 #include "producer/agent/l0_index.h"
 #include "producer/agent/l0_index_check.h"
+#include "producer/agent/l0_pending.h"
 
 #define MEBIBYTE ((uint64_t)1 << 20)
 #define PATIENCE_MS 20000
+
+static _Atomic unsigned syncs;
+
+// In the place of libc's, for liblmdb, to count.
+__attribute__((visibility("default"))) int fdatasync(int fd) {
+    syncs++;
+    return (int)syscall(SYS_fdatasync, fd);
+}
 
 static struct kiln_l0 *open_l0(const struct scratch *scratch, uint64_t max_bytes) {
     struct kiln_l0 *l0 = NULL;
@@ -81,7 +91,10 @@ static void results_are_visible_and_kept(void **state) {
     struct kiln_digest dropped = digest_of_number(7);
     kiln_l0_drop_result(l0, &dropped);
     assert_false(check_result(l0, 7, 3000));
+    unsigned syncs_before = syncs;
     wait_until_written(l0, 499); // by itself, without close
+    for (uint64_t deadline = kiln_clock_ms() + PATIENCE_MS; syncs == syncs_before;) // and made durable
+        assert_true(kiln_clock_ms() < deadline);
     for (unsigned i = 0; i < 500; i++)
         assert_int_equal(check_result(l0, i, 3000), i != 7);
     dropped = digest_of_number(8); // now a deletion of what is written
@@ -379,6 +392,34 @@ static void replace_index(const struct scratch *scratch, const unsigned char *by
     scratch_write(scratch, "l0/index", bytes, len);
 }
 
+static void a_flipped_value_is_counted_once(void **state) {
+    struct scratch *scratch = *state;
+    struct kiln_err err = {0};
+    static const char marked[] = "a value that can be found in the file";
+    kiln_autobuf struct kiln_buf file = KILN_BUF_INIT(64 * MEBIBYTE), value = KILN_BUF_INIT(1000);
+    struct kiln_l0 *l0 = open_l0(scratch, MEBIBYTE);
+    assert_ok(kiln_l0_memo_put(l0, KILN_MEMO_LOCAL, "key", 3, marked, sizeof marked, &err));
+    put_result(l0, 1, 300);
+    kiln_l0_close(l0);
+    assert_ok(kiln_fs_read_file(scratch->fd, "l0/index", &file, &err));
+    unsigned char *at = memmem(file.data, file.len, marked, sizeof marked);
+    assert_non_null(at);
+    at[10] ^= 1;
+    replace_index(scratch, file.data, file.len);
+    l0 = open_l0(scratch, MEBIBYTE);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(kiln_l0_memo_get(l0, KILN_MEMO_LOCAL, "key", 3, &value, NULL), KILN_E_NOTFOUND);
+        assert_int_equal(value.len, 0);
+        assert_int_equal(stats_of(l0).corrupt, 1);
+    }
+    assert_true(check_result(l0, 1, 300)); // the others stand
+    kiln_l0_close(l0);
+    l0 = open_l0(scratch, MEBIBYTE);
+    assert_int_equal(kiln_l0_memo_get(l0, KILN_MEMO_LOCAL, "key", 3, &value, NULL), KILN_E_NOTFOUND);
+    assert_int_equal(stats_of(l0).corrupt, 0); // it was removed
+    kiln_l0_close(l0);
+}
+
 static void a_damaged_index_never_lies_or_crashes(void **state) {
     struct scratch *scratch = *state;
     unsigned chance = 42, set_aside = 0, lost = 0, counted = 0;
@@ -416,6 +457,173 @@ static void a_damaged_index_never_lies_or_crashes(void **state) {
     assert_in_range(set_aside, 40, 135);
     assert_true(lost > 50);
     assert_true(counted > set_aside);
+}
+
+// Exact damage to the file's structure: each is what one rule of the check is for. Offsets of LMDB 0.9's format.
+struct image {
+    unsigned char *bytes;
+    size_t len;
+};
+
+static uint64_t get_number(const unsigned char *at, size_t len) {
+    uint64_t number = 0;
+    memcpy(&number, at, len);
+    return number;
+}
+
+static void set_number(unsigned char *at, size_t len, uint64_t number) { memcpy(at, &number, len); }
+
+static unsigned char *page_of(struct image image, uint64_t number) { return image.bytes + number * 4096; }
+
+// The meta page in use, behind its page header.
+static unsigned char *meta_of(struct image image) {
+    unsigned char *first = page_of(image, 0) + 16, *second = page_of(image, 1) + 16;
+    return get_number(second + 128, 8) > get_number(first + 128, 8) ? second : first;
+}
+
+static uint64_t root_of(struct image image, int tree) { return get_number(meta_of(image) + 24 + tree * 48 + 40, 8); }
+
+static unsigned char *node_of(unsigned char *page, int index) { return page + get_number(page + 16 + 2 * index, 2); }
+
+static uint64_t child_of(unsigned char *branch, int index) {
+    unsigned char *node = node_of(branch, index);
+    return get_number(node, 2) | get_number(node + 2, 2) << 16 | get_number(node + 4, 2) << 32;
+}
+
+static unsigned char *root_page(struct image image) { return page_of(image, root_of(image, 1)); }
+static unsigned char *leaf_page(struct image image) { return page_of(image, child_of(root_page(image), 1)); }
+// The free tree is one leaf here; its first value: a count, then page numbers.
+static unsigned char *free_list(struct image image) { return node_of(page_of(image, root_of(image, 0)), 0) + 8 + 8; }
+
+static unsigned char *long_value_node(struct image image) {
+    int children = (int)(get_number(root_page(image) + 12, 2) - 16) / 2;
+    for (int child = 0; child < children; child++) {
+        unsigned char *leaf = page_of(image, child_of(root_page(image), child));
+        size_t count = (get_number(leaf + 12, 2) - 16) / 2;
+        for (size_t i = 0; i < count; i++)
+            if (get_number(node_of(leaf, (int)i) + 4, 2) == 1)
+                return node_of(leaf, (int)i);
+    }
+    fail_msg("no long value");
+    return NULL;
+}
+
+static unsigned char *long_value_page_number(struct image image) {
+    unsigned char *node = long_value_node(image);
+    return node + 8 + get_number(node + 6, 2);
+}
+
+static void no_magic(struct image image) { set_number(page_of(image, 0) + 16, 4, 0); }
+static void no_second_meta(struct image image) { set_number(page_of(image, 1) + 10, 2, 0); }
+static void other_page_size(struct image image) { set_number(meta_of(image) + 24, 4, 8192); }
+static void huge_map(struct image image) { set_number(meta_of(image) + 16, 8, 1ull << 50); }
+static void huge_last_page(struct image image) { set_number(meta_of(image) + 120, 8, 1ull << 30); }
+static void sorted_duplicates(struct image image) { set_number(meta_of(image) + 24 + 48 + 4, 2, 4); }
+static void too_deep(struct image image) { set_number(meta_of(image) + 24 + 48 + 6, 2, 3); }
+static void too_flat(struct image image) { set_number(meta_of(image) + 24 + 48 + 6, 2, 1); }
+static void other_count(struct image image) { set_number(meta_of(image) + 24 + 48 + 32, 8, 1); }
+static void root_is_meta(struct image image) { set_number(meta_of(image) + 24 + 48 + 40, 8, 1); }
+static void root_is_outside(struct image image) { set_number(meta_of(image) + 24 + 48 + 40, 8, 1ull << 40); }
+static void root_is_lost(struct image image) { set_number(meta_of(image) + 24 + 48 + 40, 8, UINT64_MAX); }
+static void page_number(struct image image) { set_number(leaf_page(image), 8, 3); }
+static void page_kind(struct image image) { set_number(leaf_page(image) + 10, 2, 0x22); }
+static void lower_is_odd(struct image image) { leaf_page(image)[12] ^= 1; }
+static void lower_is_small(struct image image) { set_number(leaf_page(image) + 12, 2, 14); }
+static void lower_is_none(struct image image) { set_number(leaf_page(image) + 12, 2, 16); }
+static void branch_of_one(struct image image) { // with the other children's entries counted off
+    unsigned char *leaf = page_of(image, child_of(root_page(image), 0));
+    set_number(root_page(image) + 12, 2, 18);
+    set_number(meta_of(image) + 24 + 48 + 32, 8, (get_number(leaf + 12, 2) - 16) / 2);
+}
+static void upper_is_large(struct image image) { set_number(leaf_page(image) + 14, 2, 4098); }
+static void upper_above_entries(struct image image) {
+    unsigned char *leaf = leaf_page(image);
+    set_number(leaf + 14, 2, get_number(leaf + 14, 2) + 2);
+}
+static void upper_below_lower(struct image image) { set_number(leaf_page(image) + 14, 2, 16); }
+static void entry_outside(struct image image) { set_number(leaf_page(image) + 16, 2, 60000); }
+static void entry_at_the_edge(struct image image) { set_number(leaf_page(image) + 16, 2, 4092); }
+static void entry_is_odd(struct image image) { leaf_page(image)[16] ^= 1; }
+static void entry_has_duplicates(struct image image) { node_of(leaf_page(image), 1)[4] |= 4; }
+static void entry_is_long(struct image image) { set_number(node_of(leaf_page(image), 1), 2, 4000); }
+static void entry_is_very_long(struct image image) { set_number(node_of(leaf_page(image), 1) + 2, 2, 1); }
+static void key_is_long(struct image image) { set_number(node_of(leaf_page(image), 1) + 6, 2, 4000); }
+static void key_is_none(struct image image) { set_number(node_of(leaf_page(image), 1) + 6, 2, 0); }
+static void keys_change_places(struct image image) {
+    unsigned char *leaf = leaf_page(image);
+    uint64_t first = get_number(leaf + 16, 2);
+    set_number(leaf + 16, 2, get_number(leaf + 18, 2));
+    set_number(leaf + 18, 2, first);
+}
+static void branch_key_is_long(struct image image) { set_number(node_of(root_page(image), 1) + 6, 2, 5000); }
+static void child_is_outside(struct image image) { set_number(node_of(root_page(image), 1) + 4, 2, 1); }
+static void child_is_the_root(struct image image) {
+    set_number(node_of(root_page(image), 1), 2, root_of(image, 1));
+}
+static void child_is_shared(struct image image) {
+    set_number(node_of(root_page(image), 1), 2, child_of(root_page(image), 0));
+}
+static void run_is_short(struct image image) {
+    set_number(page_of(image, get_number(long_value_page_number(image), 8)) + 12, 4, 1);
+}
+static void run_is_a_leaf(struct image image) {
+    set_number(page_of(image, get_number(long_value_page_number(image), 8)) + 10, 2, 2);
+}
+static void run_is_outside(struct image image) { set_number(long_value_page_number(image), 8, 1ull << 33); }
+static void run_is_in_use(struct image image) { set_number(long_value_page_number(image), 8, root_of(image, 1)); }
+static void free_count_is_large(struct image image) { set_number(free_list(image), 8, 100000); }
+static void free_page_is_in_use(struct image image) { set_number(free_list(image) + 8, 8, root_of(image, 1)); }
+static void free_page_is_meta(struct image image) { set_number(free_list(image) + 8, 8, 1); }
+static void free_page_is_outside(struct image image) { set_number(free_list(image) + 8, 8, 1ull << 35); }
+static void free_pages_repeat(struct image image) {
+    unsigned char *list = free_list(image);
+    memcpy(list + 16, list + 8, 8);
+}
+static void nothing(struct image image) { (void)image; }
+
+#define EDIT(function) {#function, function}
+
+static void each_rule_of_the_check_holds(void **state) {
+    struct scratch *scratch = *state;
+    static const struct {
+        const char *name;
+        void (*edit)(struct image image);
+    } cases[] = {
+        EDIT(nothing), EDIT(no_magic), EDIT(no_second_meta), EDIT(other_page_size), EDIT(huge_map), EDIT(huge_last_page),
+        EDIT(sorted_duplicates), EDIT(too_deep), EDIT(too_flat), EDIT(other_count), EDIT(root_is_meta),
+        EDIT(root_is_outside), EDIT(root_is_lost), EDIT(page_number), EDIT(page_kind), EDIT(lower_is_odd),
+        EDIT(lower_is_small), EDIT(lower_is_none), EDIT(branch_of_one), EDIT(upper_is_large), EDIT(upper_above_entries),
+        EDIT(upper_below_lower), EDIT(entry_outside), EDIT(entry_at_the_edge), EDIT(entry_is_odd),
+        EDIT(entry_has_duplicates), EDIT(entry_is_long), EDIT(entry_is_very_long), EDIT(key_is_long), EDIT(key_is_none),
+        EDIT(keys_change_places), EDIT(branch_key_is_long), EDIT(child_is_outside), EDIT(child_is_the_root),
+        EDIT(child_is_shared), EDIT(run_is_short), EDIT(run_is_a_leaf), EDIT(run_is_outside), EDIT(run_is_in_use),
+        EDIT(free_count_is_large), EDIT(free_page_is_in_use), EDIT(free_page_is_meta), EDIT(free_page_is_outside),
+        EDIT(free_pages_repeat),
+    };
+    struct kiln_l0 *l0 = open_l0(scratch, MEBIBYTE);
+    for (unsigned i = 0; i < 20; i++)
+        put_result(l0, i, i == 7 ? 12000 : 400);
+    kiln_l0_close(l0);
+    for (unsigned i = 20; i < 23; i++) { // each commit frees the pages of the last
+        l0 = open_l0(scratch, MEBIBYTE);
+        put_result(l0, i, 400);
+        kiln_l0_close(l0);
+    }
+    kiln_autobuf struct kiln_buf good = KILN_BUF_INIT(64 * MEBIBYTE);
+    assert_int_equal(kiln_fs_read_file(scratch->fd, "l0/index", &good, NULL), 0);
+    struct image image = {malloc(good.len), good.len};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        memcpy(image.bytes, good.data, good.len);
+        assert_true(get_number(free_list(image), 8) >= 2);
+        cases[i].edit(image);
+        scratch_write(scratch, "edited", image.bytes, image.len);
+        kiln_autofd int fd = openat(scratch->fd, "edited", O_RDONLY);
+        struct kiln_err err = {0};
+        int rc = kiln_l0_index_check(fd, &err);
+        if (rc != (i == 0 ? 0 : KILN_E_CORRUPT))
+            fail_msg("%s: %d %s", cases[i].name, rc, err.text);
+    }
+    free(image.bytes);
 }
 
 static void an_index_of_another_kind_is_set_aside(void **state) {
@@ -620,6 +828,52 @@ static void trim_takes_what_was_not_used_for_longest(void **state) {
     kiln_l0_index_close(index);
 }
 
+static void expect_pending(const struct kiln_l0_pending *pending, const char *key, const char *expected) {
+    const struct kiln_l0_change *found = kiln_l0_pending_find(pending, key, strlen(key));
+    if (!expected) {
+        assert_null(found);
+        return;
+    }
+    assert_non_null(found);
+    assert_int_equal(found->op, *expected ? KILN_L0_PUT : KILN_L0_DELETE);
+    assert_int_equal(found->value_len, strlen(expected));
+    assert_memory_equal(found->bytes + found->key_len, expected, strlen(expected));
+}
+
+static void pending_changes_decide_by_key(void **state) {
+    (void)state;
+    struct kiln_l0_pending pending;
+    struct kiln_err err = {0};
+    assert_ok(kiln_l0_pending_init(&pending, &err));
+    assert_ok(kiln_l0_pending_add(&pending, KILN_L0_PUT, "a", 1, "one", 3, &err));
+    assert_ok(kiln_l0_pending_add(&pending, KILN_L0_TOUCH, "a", 1, NULL, 0, &err));
+    assert_ok(kiln_l0_pending_add(&pending, KILN_L0_TOUCH, "b", 1, NULL, 0, &err));
+    assert_ok(kiln_l0_pending_add(&pending, KILN_L0_PUT, "c", 1, "old", 3, &err));
+    assert_ok(kiln_l0_pending_add(&pending, KILN_L0_PUT, "c", 1, "newer", 5, &err));
+    expect_pending(&pending, "a", "one");
+    expect_pending(&pending, "b", NULL); // a touch decides no value
+    expect_pending(&pending, "c", "newer");
+    expect_pending(&pending, "aa", NULL);
+    assert_int_equal(pending.young->count, 3);
+    kiln_l0_pending_turn(&pending);
+    assert_int_equal(pending.old->count, 3);
+    assert_int_equal(pending.old->bytes, 3 + 3 + 5);
+    expect_pending(&pending, "a", "one"); // while it is written
+    assert_ok(kiln_l0_pending_add(&pending, KILN_L0_TOUCH, "a", 1, NULL, 0, &err));
+    expect_pending(&pending, "a", "one"); // a young touch hides no older value
+    assert_ok(kiln_l0_pending_add(&pending, KILN_L0_DELETE, "a", 1, NULL, 0, &err));
+    expect_pending(&pending, "a", "");
+    expect_pending(&pending, "c", "newer");
+    kiln_l0_pending_done(&pending);
+    expect_pending(&pending, "a", "");
+    expect_pending(&pending, "c", NULL);
+    kiln_autofree char *large = calloc(1, KILN_L0_PENDING_BYTES_MAX);
+    assert_int_equal(kiln_l0_pending_add(&pending, KILN_L0_PUT, "d", 1, large, KILN_L0_PENDING_BYTES_MAX, &err),
+                     KILN_E_LIMIT);
+    expect_pending(&pending, "d", NULL);
+    kiln_l0_pending_release(&pending);
+}
+
 struct shared {
     struct kiln_l0_index *index;
     atomic_bool stop;
@@ -689,11 +943,14 @@ int main(void) {
         scratch_test(eviction_keeps_the_bound_and_the_order),
         scratch_test(a_file_nobody_may_write_is_linked),
         scratch_test(a_damaged_index_never_lies_or_crashes),
+        scratch_test(a_flipped_value_is_counted_once),
+        scratch_test(each_rule_of_the_check_holds),
         scratch_test(an_index_of_another_kind_is_set_aside),
         scratch_test(a_sound_index_passes_the_check),
         scratch_test(a_killed_agent_leaves_a_sound_cache),
         scratch_test(the_index_grows_with_its_contents),
         scratch_test(trim_takes_what_was_not_used_for_longest),
+        cmocka_unit_test(pending_changes_decide_by_key),
         scratch_test(readers_stand_while_the_map_moves),
         scratch_test(threads_share_a_cache),
     };

@@ -10,6 +10,8 @@ static const char *const withheld[] = {"/b/ws/pkg/vendor/.git", "/b/ws/pkg/vendo
 static const char *const names[] = {"DECLARED", "OUT_DIR"};
 static const char *const path_values[] = {"OUT_DIR"};
 
+static bool is_carried(const char *name) { return !strcmp(name, "CARRIED"); }
+
 static const struct kiln_witness_world world = {
     .mounts = mounts,
     .mounts_count = 5,
@@ -25,6 +27,7 @@ static const struct kiln_witness_world world = {
     .env_count = 2,
     .env_path_values = path_values,
     .env_path_count = 1,
+    .env_is_carried = is_carried,
 };
 
 struct log {
@@ -193,8 +196,7 @@ static const struct {
     {KILN_OBSERVE_GETENV, MACRO, 0, "DECLARE", "undeclared_env: DECLARE"},
     {KILN_OBSERVE_GETENV, MACRO, 0, "", "undeclared_env: "},
     {KILN_OBSERVE_GETENV, MACRO, 0, "OUT_DIR", "path_value: OUT_DIR"},
-    {KILN_OBSERVE_GETENV, MACRO, 0, "CARGO_PKG_NAME", NULL},
-    {KILN_OBSERVE_GETENV, MACRO, 0, "RUST_MIN_STACK", NULL},
+    {KILN_OBSERVE_GETENV, MACRO, 0, "CARRIED", NULL},
     {KILN_OBSERVE_GETENV, MACRO, 0, "HOME", "undeclared_env: HOME"},
     {KILN_OBSERVE_GETENV, TOOL, 0, "OTHER", NULL},
     {KILN_OBSERVE_CLOCK, MACRO, 0, "time", "clock: time"},
@@ -223,8 +225,7 @@ static void test_events(void **state) {
     }
 }
 
-// OUT_DIR is withheld from units whose sources do not name it, though their client has it.
-static void test_out_dir_withheld(void **state) {
+static void test_nothing_declared(void **state) {
     (void)state;
     static struct log log;
     begin_log(&log);
@@ -232,6 +233,7 @@ static void test_out_dir_withheld(void **state) {
     add_event(&log, KILN_OBSERVE_GETENV, MACRO, 0, "OUT_DIR");
     struct kiln_witness_world without = world;
     without.env_count = without.env_path_count = 0;
+    without.env_is_carried = NULL;
     struct kiln_witness_report report;
     assert_int_equal(kiln_witness_read(log.bytes, sizeof log.bytes, &without, &report, NULL), 0);
     assert_int_equal(report.count, 1);
@@ -388,7 +390,7 @@ static void test_end_of_file(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_events),      cmocka_unit_test(test_out_dir_withheld),
+        cmocka_unit_test(test_events),      cmocka_unit_test(test_nothing_declared),
         cmocka_unit_test(test_sorted_and_unique), cmocka_unit_test(test_many),
         cmocka_unit_test(test_no_observer), cmocka_unit_test(test_overflow),
         cmocka_unit_test(test_bad_headers),
