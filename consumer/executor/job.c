@@ -217,6 +217,11 @@ static int tell_withheld(const struct job *job, struct world *world, struct kiln
     return 0;
 }
 
+// The client hands these to every unit that it has them for; only OUT_DIR is kept from units whose sources do not name it.
+static bool is_carried(const char *name) {
+    return (kiln_environment_is_unit(name) && strcmp(name, "OUT_DIR") != 0) || kiln_environment_is_carried(name);
+}
+
 static int tell_world(const struct job *job, struct world *world, struct kiln_err *err) {
     const struct kiln_action *action = &job->action;
     world->mounts = calloc(job->stage.count + 1, sizeof *world->mounts);
@@ -232,6 +237,7 @@ static int tell_world(const struct job *job, struct world *world, struct kiln_er
     told->tool_prefixes_count = 5;
     told->env_names = world->names;
     told->env_path_values = world->path_names;
+    told->env_is_carried = is_carried;
     told->out_dir = job->places[TARGET];
     told->observer_dir = job->places[OBSERVER];
     told->tmp_dir = "/tmp";

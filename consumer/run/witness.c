@@ -8,7 +8,6 @@
 #include "consumer/preload/observe.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/path.h"
-#include "lib/rustc/environment.h"
 
 #define OBSERVATIONS_MAX 64u
 #define SHOWN_MAX 512u // bytes of one event's text that a report repeats
@@ -66,9 +65,10 @@ static const struct pattern tool_patterns[] = {
     // The client compiles such a unit itself when it has one of these files.
     {BASE, true, "clippy.toml"},
     {BASE, true, ".clippy.toml"},
-    // Clippy notes the workspace's manifest in its dep-info; the client adds it there (producer/agent/replay.c).
-    {BASE, true, "Cargo.toml"},
     {BASE, true, "libgcc_s.so.1"},      // in the current directory; a planted one would be linked
+    // Clippy reads the workspace's manifest for its lints and notes it in its dep-info: with a table of lints in it the
+    // client compiles the unit itself (producer/agent/unit.c), and it adds the note (producer/agent/replay.c).
+    {BASE, true, "Cargo.toml"},
 };
 
 // Variables that decide how an error is told, read by the standard library inside a macro when one occurs.
@@ -255,18 +255,13 @@ static void judge_write(struct witness *witness, const struct event *event) {
         report(witness, "write", path ? path : event->text);
 }
 
-// A variable that every action holds when its client has it: not there, it is absent for both. Of these only OUT_DIR is
-// kept from units whose sources do not name it.
-static bool is_always_declared(const char *name) {
-    return (kiln_environment_is_unit(name) && strcmp(name, "OUT_DIR") != 0) || kiln_environment_is_carried(name) ||
-           among(name, error_variables, COUNT(error_variables));
-}
-
 static void judge_variable(struct witness *witness, const char *name) {
     const struct kiln_witness_world *world = witness->world;
     if (among(name, world->env_path_values, world->env_path_count))
         report(witness, "path_value", name);
-    else if (!among(name, world->env_names, world->env_count) && !is_always_declared(name))
+    else if (!among(name, world->env_names, world->env_count) &&
+             !among(name, error_variables, COUNT(error_variables)) &&
+             !(world->env_is_carried && world->env_is_carried(name)))
         report(witness, "undeclared_env", name);
 }
 

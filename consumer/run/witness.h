@@ -4,6 +4,7 @@
 // the fixed patterns that every rustc run has (table in witness.c, with the evidence). See ARCHITECTURE.md "Observer".
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,9 +26,11 @@ struct kiln_witness_world {
     const char *const *withheld;             // absolute sandbox paths of WITHHELD tree entries
     size_t withheld_count;
     const char *out_dir, *tmp_dir, *observer_dir, *cwd;
-    // Declared names (present or absent), beside those that lib/rustc/environment.h gives to every unit.
-    const char *const *env_names;
+    const char *const *env_names;            // declared names (present or absent)
     size_t env_count;
+    // Names that every action holds when its client has them, so that they are declared where they are absent. May be
+    // NULL: none.
+    bool (*env_is_carried)(const char *name);
     const char *const *env_path_values;      // declared names whose value holds a sandbox path: reading one is undeclared
     size_t env_path_count;
 };

@@ -15,6 +15,7 @@
 
 #define PROFILE "bwrap-1"
 #define RESPONSE_FILE_BYTES_MAX (1u << 20)
+#define MANIFEST_BYTES_MAX (1u << 20)
 
 static void release_dirs(struct kiln_unit_dir *dirs, size_t count) {
     for (size_t i = 0; i < count; i++) {
@@ -318,6 +319,19 @@ static int add_arguments(struct kiln_unit *unit, struct kiln_err *err) {
     return rc;
 }
 
+// The manifest in the working directory is read for its tables of lints, which clippy judges too. When it is not the
+// package's own it is no input, so it may have no such table.
+static int check_clippy_manifest(const struct kiln_unit *unit, struct kiln_err *err) {
+    if (!strcmp(unit->cwd, unit->package.dir))
+        return 0;
+    kiln_autofree char *path = kiln_path_join(unit->cwd, "Cargo.toml");
+    kiln_autobuf struct kiln_buf text = KILN_BUF_INIT(MANIFEST_BYTES_MAX);
+    int rc = path ? kiln_fs_read_file(AT_FDCWD, path, &text, NULL) : KILN_E_NOMEM;
+    if (rc == KILN_E_NOTFOUND || (rc == 0 && !strstr(kiln_buf_text(&text), "lints")))
+        return 0;
+    return kiln_fail(err, KILN_E_UNSUPPORTED, "clippy_manifest: %s may set lints and lies outside the inputs", path);
+}
+
 // Clippy looks for its configuration upwards from the package; only a plain clippy.toml in the package is an input.
 static int check_clippy(const struct kiln_unit *unit, struct kiln_err *err) {
     static const char *const names[] = {".clippy.toml", "clippy.toml"};
@@ -330,7 +344,7 @@ static int check_clippy(const struct kiln_unit *unit, struct kiln_err *err) {
         }
         *strrchr(dir, '/') = 0;
     }
-    return 0;
+    return check_clippy_manifest(unit, err);
 }
 
 static int check_surroundings(const struct kiln_unit *unit, struct kiln_err *err) {

@@ -120,7 +120,9 @@ static const struct {
     {LIST, MACRO, 0, "/b/ws/pkg/vendor", "undeclared_list: /b/ws/pkg/vendor"},
     // beside and above
     {OPEN, MACRO, 2, "/b/ws/Cargo.toml", "undeclared_path: /b/ws/Cargo.toml"},
-    {OPEN, TOOL, 2, "/b/ws/Cargo.toml", "undeclared_path: /b/ws/Cargo.toml"},
+    {OPEN, TOOL, 2, "/b/ws/Cargo.lock", "undeclared_path: /b/ws/Cargo.lock"},
+    {OPEN, TOOL, 2, "/b/ws/Cargo.toml", NULL},
+    {OPEN, TOOL, 0, "/b/ws/Cargo.toml", "undeclared_path: /b/ws/Cargo.toml"},
     {OPEN, MACRO, 2, "/b/ws/pkg2/x", "undeclared_path: /b/ws/pkg2/x"},
     {OPEN, MACRO, 2, "/b/ws/pkg/../../../etc/passwd", "undeclared_path: /etc/passwd"},
     {OPEN, MACRO, 2, "/../etc/passwd", "undeclared_path: /../etc/passwd"},
