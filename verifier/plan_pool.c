@@ -68,7 +68,7 @@ bool kiln_pool_meet(struct kiln_pool *pool, const char *name, const struct kiln_
             return false;
         executor = place_for_new(pool);
         *executor = (struct kiln_pool_executor){.incarnation = *incarnation, .heard_ms = now_ms};
-        strcpy(executor->name, name);
+        memcpy(executor->name, name, strlen(name) + 1); // its length was checked above
         return false;
     }
     if (is_former(executor, incarnation))
@@ -132,7 +132,7 @@ void kiln_pool_add(struct kiln_pool *pool, const char *name, const struct kiln_j
         return;
     struct kiln_pool_credit *added = &pool->credits[pool->credits_count++];
     *added = (struct kiln_pool_credit){.incarnation = *incarnation, .credit = *credit, .until_ms = until_ms};
-    strcpy(added->executor, executor->name);
+    memcpy(added->executor, executor->name, sizeof added->executor);
 }
 
 bool kiln_pool_take(struct kiln_pool *pool, uint64_t now_ms, struct kiln_pool_credit *credit) {
