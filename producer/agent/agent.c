@@ -14,6 +14,7 @@
 #include "lib/base/fs.h"
 #include "lib/base/log.h"
 #include "lib/base/path.h"
+#include "lib/ipc/missed.h"
 #include "producer/agent/settings.h"
 
 #define BREAKER_MS 60000
@@ -171,6 +172,18 @@ void kiln_agent_close(struct kiln_agent *agent) {
         close(agent->log_fd);
     if (agent->lock_fd >= 0)
         close(agent->lock_fd);
+}
+
+static void count_missed(void *context, const char *reason) {
+    struct kiln_agent *agent = context;
+    kiln_stats_add(agent->stats, "", KILN_STAT_REQUESTS);
+    kiln_stats_add_local(agent->stats, "", reason);
+}
+
+void kiln_agent_count_missed(struct kiln_agent *agent) {
+    struct kiln_err err = {0};
+    if (kiln_missed_take(agent->options.dir, count_missed, agent, &err))
+        kiln_log(KILN_LOG_WARN, "missed", "error", err.text, NULL);
 }
 
 void kiln_agent_tick(struct kiln_agent *agent, uint64_t now_ms) {

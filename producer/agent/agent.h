@@ -35,4 +35,6 @@ struct kiln_agent {
 // Takes DIR's lock (KILN_E_EXISTS when another agent holds it), opens everything, starts the children.
 int kiln_agent_open(const struct kiln_agent_options *options, struct kiln_agent *agent, struct kiln_err *err);
 void kiln_agent_close(struct kiln_agent *agent);
+// Adds what wrappers compiled locally while no agent answered to the counters. Main thread, or a serving one.
+void kiln_agent_count_missed(struct kiln_agent *agent);
 void kiln_agent_tick(struct kiln_agent *agent, uint64_t now_ms); // about once a second, on the main thread

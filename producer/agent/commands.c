@@ -39,6 +39,7 @@ static void run_stats(struct run *run) {
         }
         kiln_stats_zero(run->agent->stats);
     }
+    kiln_agent_count_missed(run->agent);
     kiln_stats_show(run->agent->stats, run->json, &run->out, NULL);
     if (run->json)
         return;

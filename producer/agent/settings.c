@@ -12,7 +12,7 @@ const struct kiln_conf_key kiln_settings[] = {
     {"cache.max_size", KILN_CONF_BYTES, "20G", NULL, NULL, false, "Upper bound of the local cache and of the embedded store, each."},
     {"build.incremental", KILN_CONF_CHOICE, "local", NULL, "local|drop", false,
      "What happens to -C incremental: compile such units locally, or drop the flag and cache them."},
-    {"build.wait", KILN_CONF_MS, "30m", NULL, NULL, false, "How long a unit waits for its result before it is compiled locally."},
+    {"build.wait", KILN_CONF_MS, "14m", NULL, NULL, false, "How long a unit waits for its result before it is compiled locally."},
     {"executor.slots", KILN_CONF_COUNT, "0", NULL, NULL, false, "Jobs that run at the same time; 0 for one per processor."},
     {"log.level", KILN_CONF_CHOICE, "info", "KILN_LOG", "error|warn|info|debug", false, "What the agent writes to agent.log."},
     {"log.json", KILN_CONF_BOOL, "false", NULL, NULL, false, "One JSON object a line instead of key=value."},

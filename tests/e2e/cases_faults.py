@@ -192,8 +192,13 @@ def case_no_sandbox(world):
 
 def case_agent_cannot_serve(world):
     """No agent, a foreign socket, a read-only or full directory: local, quickly."""
-    build_locally(world, "no-agent", world.path("nobody-here"))
-    assert overhead_ms(world, world.path("nobody-here")) < 50
+    nobody = world.path("nobody-here")
+    nobody.mkdir(mode=0o700)
+    build_locally(world, "no-agent", nobody)
+    assert overhead_ms(world, nobody) < 50
+    late = world.agent(dir=nobody)
+    stats = late.stats()
+    assert stats["local_reasons"].get("agent_absent", 0) >= 2, stats  # what was compiled without an agent is counted
     if os.geteuid() == 0:
         foreign = world.path("foreign")
         foreign.mkdir()
