@@ -246,8 +246,53 @@ static void whole_way(void **state) {
     records[0].job.bytes[1] = 1;
     submit(fleet, &records[0]);
     assert_int_equal(expect_answer(fleet, KILN_ANSWER_RESULT, NULL), 1);
+    struct kiln_record nothing = {0};
+    assert_int_equal(kiln_bus_poll(fleet->executor, kiln_clock_ms() + 200, &nothing, NULL), KILN_E_TIMEOUT);
     for (size_t i = 0; i < 64; i++)
         kiln_job_submitted_release(&records[i]);
+}
+
+static void many_waiters(void **state) {
+    struct fleet *fleet = *state;
+    struct kiln_work work = {0};
+    struct kiln_job_submitted record;
+    rig_submission(fleet->rig, 1, &record);
+    for (unsigned i = 0; i < 1300; i++) {
+        memcpy(record.job.bytes + 4, &i, sizeof i);
+        submit(fleet, &record);
+    }
+    memset(record.job.bytes + 4, 0, 4);
+    expect_answer(fleet, KILN_ANSWER_WANTED, NULL);
+    upload(fleet, &record);
+    give_credit(fleet);
+    expect_work(fleet, 1, &work);
+    finish(fleet, &work, KILN_RUN_EXITED, 0);
+    for (size_t answered = 0; answered < 1300;) // more than one record can list
+        answered += expect_answer(fleet, KILN_ANSWER_RESULT, NULL);
+    kiln_job_submitted_release(&record);
+}
+
+// An agent cannot speak as an executor: not on its topics, nor on its own with an executor's record.
+static void false_credit(void **state) {
+    struct fleet *fleet = *state;
+    struct kiln_err err;
+    struct kiln_work work = {0};
+    struct kiln_job_submitted record;
+    const struct kiln_credit credit = {.executor = TEXT("executor"), .pool = TEXT("local"), .incarnation = fleet->incarnation,
+                                       .credit = {{99}}, .expires_ms = kiln_clock_wall_ms() + 60000};
+    kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(KILN_RECORD_BYTES_MAX);
+    assert_ok(kiln_credit_encode(&credit, &bytes, &err));
+    publish(fleet->agent, KILN_TOPIC_JOBS, &bytes);
+    rig_submission(fleet->rig, 1, &record);
+    submit(fleet, &record);
+    expect_answer(fleet, KILN_ANSWER_WANTED, NULL);
+    upload(fleet, &record);
+    give_credit(fleet);
+    expect_work(fleet, 1, &work);
+    assert_int_not_equal(work.credit.bytes[0], 99);
+    finish(fleet, &work, KILN_RUN_EXITED, 0);
+    expect_answer(fleet, KILN_ANSWER_RESULT, NULL);
+    kiln_job_submitted_release(&record);
 }
 
 static void refusals(void **state) {
@@ -420,7 +465,7 @@ static void hostile_records(void **state) {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void) {
-    const struct CMUnitTest tests[] = {CASE(whole_way), CASE(refusals), CASE(failed_job),    CASE(rotten_input),
+    const struct CMUnitTest tests[] = {CASE(whole_way), CASE(many_waiters), CASE(false_credit), CASE(refusals), CASE(failed_job),    CASE(rotten_input),
                                        CASE(killed),    CASE(lost_executor), CASE(hostile_records)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -47,6 +47,16 @@ static void arguments_elsewhere(struct rig *rig) {
     }
 }
 
+static void both_elsewhere(struct rig *rig) {
+    set_place(&rig->action.out_dir, "ws", "x");
+    for (size_t i = 0; i < rig->action.argc; i++) {
+        if (strncmp(rig->action.argv[i], "--out-dir=", 10) == 0) {
+            free(rig->action.argv[i]);
+            assert_true(asprintf(&rig->action.argv[i], "--out-dir=%s", rig->action.out_dir) > 0);
+        }
+    }
+}
+
 static void refuses_actions(void **state) {
     static const struct {
         void (*change)(struct rig *rig);
@@ -55,7 +65,7 @@ static void refuses_actions(void **state) {
         {other_profile, "profile"}, {out_of_sandbox, "cwd"},   {other_out_dir, "out_dir"},     {over_toolchain, "mount"},
         {over_root, "mount"},       {over_observer, "mount"},  {over_outputs, "mount"},        {over_etc, "mount"},
         {beside_a_place, "mount"},  {preload, "environment"},  {audit, "environment"},         {no_compile, "arguments"},
-        {unknown_flag, "arguments"}, {arguments_elsewhere, "out_dir"},
+        {unknown_flag, "arguments"}, {arguments_elsewhere, "out_dir"}, {both_elsewhere, "out_dir"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -147,6 +147,9 @@ static void takes_only_what_was_said(void **state) {
     assert_int_equal(kiln_vault_take(&rig->vault, "out/e/1/1/other", &output, &err), KILN_E_CORRUPT);
     assert_false(kiln_store_has(rig->verifier, KILN_SPACE_VAULT, key));
     put_quarantine(rig, "out/e/1/1/right", artifact, sizeof artifact);
+    struct kiln_output larger = output;
+    larger.size++; // the bytes are right, the size is not
+    assert_int_equal(kiln_vault_take(&rig->vault, "out/e/1/1/right", &larger, &err), KILN_E_CORRUPT);
     assert_ok(kiln_vault_take(&rig->vault, "out/e/1/1/right", &output, &err));
     assert_true(kiln_store_has(rig->verifier, KILN_SPACE_VAULT, key));
 }
