@@ -16,6 +16,13 @@ static char marker[40]; // an argument of every job of this process
 
 static void pause_briefly(void) { nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL); }
 
+// A child of the test that is there to be killed, at the latest with the test itself.
+static __attribute__((noreturn)) void wait_for_death(void) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (;;)
+        pause();
+}
+
 // Processes of the host that have the marker among their arguments: the job's, and bwrap's while it carries them.
 static int marked_processes(void) {
     int count = 0;
@@ -146,8 +153,7 @@ static void other_processes_do_not_count(void **state) {
         others[i] = fork();
         assert_true(others[i] >= 0);
         if (others[i] == 0)
-            for (;;)
-                pause();
+            wait_for_death();
     }
     rig_auto struct rig rig;
     rig_init(&rig);
@@ -289,24 +295,44 @@ static void dies_with_kiln_run(void **state) {
     assert_int_equal(cgroups_left(), 0);
 }
 
+// The kiln-run that `starter` started; -1 while there is none.
+static pid_t child_of(pid_t starter) {
+    char path[80];
+    kiln_autobuf struct kiln_buf text = KILN_BUF_INIT(4096);
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", starter, starter);
+    if (kiln_fs_read_file(AT_FDCWD, path, &text, NULL) || text.len == 0)
+        return -1;
+    return (pid_t)strtol(kiln_buf_text(&text), NULL, 10);
+}
+
+// Starts a job and kills the starter, or kiln-run itself, so many microseconds later.
+static void kill_early(long delay_us, bool run_itself) {
+    rig_auto struct rig rig;
+    rig_init(&rig);
+    rig_command(&rig, "/job", "spin", marker, NULL);
+    pid_t starter = fork();
+    if (starter == 0) {
+        rig_start(&rig);
+        wait_for_death();
+    }
+    pid_t victim = starter;
+    for (uint64_t deadline_ms = kiln_clock_ms() + 5000; run_itself && (victim = child_of(starter)) < 0;)
+        if (kiln_clock_left_ms(deadline_ms) == 0)
+            fail_msg("kiln-run was not started");
+    nanosleep(&(struct timespec){.tv_nsec = delay_us * 1000}, NULL);
+    kill(victim, SIGKILL);
+    bool gone = run_itself ? gone_by(kiln_clock_ms() + 5000) : true;
+    kill(starter, SIGKILL);
+    waitpid(starter, NULL, 0);
+    if (!gone || !gone_by(kiln_clock_ms() + 5000))
+        fail_msg("%s killed after %ld us: the job lives", run_itself ? "kiln-run" : "starter", delay_us);
+}
+
 static void dies_while_the_walls_rise(void **state) {
     (void)state;
     for (long delay_us = 0; delay_us < 6000; delay_us += 150) {
-        struct rig rig;
-        rig_init(&rig);
-        rig_command(&rig, "/job", "spin", marker, NULL);
-        pid_t starter = fork();
-        if (starter == 0) {
-            rig_start(&rig);
-            for (;;)
-                pause();
-        }
-        nanosleep(&(struct timespec){.tv_nsec = delay_us * 1000}, NULL);
-        kill(starter, SIGKILL);
-        waitpid(starter, NULL, 0);
-        if (!gone_by(kiln_clock_ms() + 5000))
-            fail_msg("starter killed after %ld us: the job lives", delay_us);
-        rig_release(&rig);
+        kill_early(delay_us, false);
+        kill_early(delay_us, true);
     }
 }
 
@@ -317,7 +343,9 @@ static void dies_with_the_starter(void **state) {
     pid_t starter = fork();
     if (starter == 0) {
         rig_command(&rig, "/job", "spin", marker, NULL);
-        _exit(rig_start(&rig) ? 1 : pause());
+        if (rig_start(&rig))
+            _exit(1);
+        wait_for_death();
     }
     assert_true(runs_by(kiln_clock_ms() + 10000));
     kill(starter, SIGKILL);
@@ -342,6 +370,11 @@ static void leaves_nothing_on_the_host(void **state) {
     kiln_autobuf struct kiln_buf before = KILN_BUF_INIT(1u << 20), after = KILN_BUF_INIT(1u << 20);
     read_mounts(&before);
     rig_expect("hello", NULL, "hello\n");
+    rig_auto struct rig refused;
+    rig_init(&refused);
+    rig_command(&refused, "/job", "hello", NULL);
+    refused.spec.tmp_dir = (char *)"/usr/absent"; // found out after the control group was made
+    assert_int_equal(rig_start(&refused), KILN_E_DENIED);
     for (uint64_t deadline_ms = kiln_clock_ms() + 5000; cgroups_left() && kiln_clock_left_ms(deadline_ms);)
         pause_briefly();
     assert_int_equal(cgroups_left(), 0);

@@ -51,7 +51,7 @@ static void compile(int sources, const char *source, const char *type, const cha
 
 static void compiles_a_library(void **state) {
     (void)state;
-    char path[] = "/tmp/kiln-test-XXXXXX";
+    char path[] = "/tmp/kiln-sandbox-XXXXXX";
     kiln_autofd int sources = make_sources(path);
     struct kiln_digest first, second;
     compile(sources, "lib.rs", "lib", "libmade.rlib", NULL, &first);
@@ -62,7 +62,7 @@ static void compiles_a_library(void **state) {
 
 static void compiles_and_links_a_program(void **state) {
     (void)state;
-    char path[] = "/tmp/kiln-test-XXXXXX";
+    char path[] = "/tmp/kiln-sandbox-XXXXXX";
     kiln_autofd int sources = make_sources(path);
     kiln_autofree char *program = kiln_path_join(path, "made");
     struct kiln_digest digest;
@@ -111,7 +111,7 @@ static bool find_sysroot(const char *dir) {
 }
 
 int main(void) {
-    char dir[] = "/tmp/kiln-test-XXXXXX";
+    char dir[] = "/tmp/kiln-sandbox-XXXXXX";
     if (!mkdtemp(dir) || chmod(dir, 0755))
         return 1;
     int failed = 77;

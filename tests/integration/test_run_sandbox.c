@@ -98,7 +98,7 @@ static void gives_binds_read_only(void **state) {
     } writes[] = {{"create", "new", false},    {"change", "a.rs", false}, {"create", "inner/new", false},
                   {"create", "/usr/new", true}, {"create", "/new", true},  {"change", "/job", true},
                   {"create", "/dev/new", true}, {"change", "/dev/urandom", true}};
-    char path[] = "/tmp/kiln-test-XXXXXX";
+    char path[] = "/tmp/kiln-sandbox-XXXXXX";
     int dir = make_source(path);
     for (size_t i = 0; i < sizeof writes / sizeof *writes; i++) {
         rig_auto struct rig rig;
@@ -119,7 +119,7 @@ static void gives_binds_read_only(void **state) {
 
 static void binds_below_binds_where_they_fit(void **state) {
     (void)state;
-    char path[] = "/tmp/kiln-test-XXXXXX", other_path[] = "/tmp/kiln-test-XXXXXX";
+    char path[] = "/tmp/kiln-sandbox-XXXXXX", other_path[] = "/tmp/kiln-test-XXXXXX";
     int dir = make_source(path);
     int other = make_source(other_path);
     static const struct {
@@ -228,7 +228,7 @@ static void random_bytes_follow_the_seed(void **state) {
 static void finds_sources_under_the_place_of_the_root(void **state) {
     (void)state;
     // The root is mounted over /tmp inside; a bind whose source lies there is found all the same.
-    char path[] = "/tmp/kiln-test-XXXXXX";
+    char path[] = "/tmp/kiln-sandbox-XXXXXX";
     int dir = make_source(path);
     rig_auto struct rig rig;
     rig_init(&rig);
@@ -240,13 +240,14 @@ static void finds_sources_under_the_place_of_the_root(void **state) {
 
 static void refuses_a_source_that_moved(void **state) {
     (void)state;
-    char path[] = "/tmp/kiln-test-XXXXXX";
+    char path[] = "/tmp/kiln-sandbox-XXXXXX";
     int dir = make_source(path);
     int inner = openat(dir, "inner", O_PATH | O_DIRECTORY | O_CLOEXEC);
     assert_int_equal(renameat(dir, "inner", dir, "elsewhere"), 0);
     int moved = openat(dir, "elsewhere", O_PATH | O_DIRECTORY | O_CLOEXEC);
     assert_int_equal(unlinkat(dir, "elsewhere", AT_REMOVEDIR), 0);
-    assert_int_equal(mkdirat(dir, "elsewhere", 0755), 0);
+    // What the kernel calls the removed directory; another one may bear that name.
+    assert_int_equal(mkdirat(dir, "elsewhere (deleted)", 0755), 0);
     int sources[] = {inner, moved};
     for (size_t i = 0; i < 2; i++) {
         rig_auto struct rig rig;
@@ -285,7 +286,7 @@ static void refuses_bad_layouts(void **state) {
 
 static void says_when_bwrap_is_missing_or_not_trusted(void **state) {
     (void)state;
-    char path[] = "/tmp/kiln-test-XXXXXX";
+    char path[] = "/tmp/kiln-sandbox-XXXXXX";
     int dir = make_source(path);
     kiln_autofree char *script = kiln_path_join(path, "a.rs");
     assert_int_equal(fchmodat(dir, "a.rs", 0777, 0), 0);
