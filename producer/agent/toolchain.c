@@ -256,7 +256,7 @@ static int identify_part(struct kiln_toolchains *toolchains, const struct part_r
     if (rc == 0)
         rc = kiln_part_identity(&part->files, &after, err);
     if (rc == 0 && !kiln_digest_equal(&after, &part->identity))
-        rc = kiln_fail(err, KILN_E_IO, "toolchain %s changed while it was read", recipe->key);
+        rc = kiln_fail(err, KILN_E_UNSUPPORTED, "%s changed while it was read", recipe->key);
     return rc;
 }
 

@@ -165,29 +165,38 @@ def overhead_ms(world, agent, env=None):
     return middle([t for w, t in times if w]) - middle([t for w, t in times if not w])
 
 
+WITHOUT = {
+    "bwrap": ["unshare", "--mount", "--propagation", "private", "sh", "-c",
+              'mount --bind /dev/null /usr/bin/bwrap && exec "$@"', "sh"],
+    "user namespaces": ["unshare", "--user", "--map-root-user", "sh", "-c",
+                        'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"', "sh"],
+    "CAP_SYS_ADMIN": ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"],
+}
+
+
 def case_no_sandbox(world):
-    """bwrap missing: one reason in the statistics and in doctor, the build goes on."""
-    programs = world.path("no-bwrap")
-    shutil.copytree(world.libexec, programs)
-    agent = world.agent("without-bwrap")
-    hidden = ["unshare", "--mount", "--propagation", "private", "sh", "-c",
-              'mount --bind /dev/null /usr/bin/bwrap && exec "$@"', "sh"]
+    """bwrap missing, user namespaces refused, root without CAP_SYS_ADMIN: one reason, the build goes on, doctor says why."""
     if os.geteuid() != 0:
-        skip("root, to hide bwrap in a mount namespace")
-    agent.stop()
-    import kilntest
-    agent.process = subprocess.Popen([*hidden, world.program("kiln-agent"), "--dir", str(agent.dir), "--libexec",
-                                      str(world.libexec), "--config", str(agent.config)], stdin=subprocess.DEVNULL,
-                                     stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-                                     env={"PATH": "/usr/bin:/bin", "HOME": str(world.root)})
-    wait_for(agent.answers, 20, "the agent answers")
-    with Delta(agent) as delta:
-        build_locally(world, "no-bwrap", agent.dir)
-    assert delta.local == delta.requests - delta.passed_through and delta.local > 0, str(delta)
-    assert set(delta.reasons) == {"sandbox_unavailable"}, str(delta)
-    doctor = agent.command("doctor")
-    assert doctor.returncode == 1 and "bwrap" in doctor.stdout + doctor.stderr, doctor
-    assert overhead_ms(world, agent.dir) < 50
+        skip("root, to take walls away")
+    for number, (what, prefix) in enumerate(WITHOUT.items()):
+        agent = world.agent(f"without-{number}", prefix=prefix)
+        with Delta(agent) as delta:
+            build_locally(world, f"without-{number}", agent.dir)
+        assert delta.local == delta.requests - delta.passed_through and delta.local > 0, f"{what}: {delta}"
+        assert set(delta.reasons) == {"sandbox_unavailable"}, f"{what}: {delta}"
+        doctor = agent.command("doctor")
+        assert doctor.returncode == 1 and "BAD  sandbox" in doctor.stdout, f"{what}: {doctor}"
+        print(f"  without {what}: {delta.last['sandbox_unavailable']}")
+        assert overhead_ms(world, agent.dir) < 50, what
+        agent.stop()
+
+
+def case_doctor_of_a_healthy_machine(world):
+    agent = world.agent()
+    doctor = agent.command("doctor", "--json")
+    assert doctor.returncode == 0, doctor.stdout
+    checks = {check["check"]: check["ok"] for check in json.loads(doctor.stdout)}
+    assert all(checks.values()) and {"network", "host_files", "environment", "read_only"} <= set(checks), checks
 
 
 def case_agent_cannot_serve(world):

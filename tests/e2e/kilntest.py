@@ -46,13 +46,14 @@ def digest(path):
 class Agent:
     """A kiln-agent in a directory of its own."""
 
-    def __init__(self, world, name="agent", user=None, settings="", dir=None, system=False):
+    def __init__(self, world, name="agent", user=None, settings="", dir=None, system=False, prefix=()):
         self.world = world
         self.dir = pathlib.Path(dir or world.path(name))
         self.dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.dir.chmod(0o755 if system else 0o700)
         self.user = user
         self.system = system
+        self.prefix = list(prefix)
         self.config = world.path(name + ".conf")
         self.config.write_text(settings)
         self.config.chmod(0o644)
@@ -65,6 +66,7 @@ class Agent:
             os.chown(self.dir, self.user, self.user)
             os.chown(self.config, self.user, self.user)
             command = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", *command]
+        command = [*self.prefix, *command]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                         stderr=subprocess.PIPE, text=True, start_new_session=True,
                                         env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(self.world.root)})
