@@ -80,6 +80,7 @@ static int add_directory(struct kiln_part_files *files, const char *host_dir, co
 static bool want_shared_object(const char *name) { return strstr(name, ".so") != NULL; }
 static bool want_library(const char *name) { return strncmp(name, "librustc-", 9) != 0; }
 static bool want_all(const char *name) { return name[0] != 0; }
+static bool want_math_archive(const char *name) { return !strncmp(name, "libm-", 5); }
 static bool want_linker(const char *name) { return strcmp(name, "rust-objcopy") && strcmp(name, "wasm-component-ld"); }
 
 int kiln_part_rustc(const char *sysroot, const char *host, const char *target, bool clippy,
@@ -242,19 +243,37 @@ int kiln_part_link(const char *cc, struct kiln_part_files *files, struct kiln_er
         if (path && access(path, R_OK) == 0)
             rc = add_system_file(files, path, objects[i], err);
     }
-    // libm.a and libc.so are linker scripts that name files with a version in their name.
-    static const char *const scripted[] = {"/usr/lib/x86_64-linux-gnu/libm-2.36.a", "/lib/x86_64-linux-gnu/libresolv.so.2",
-                                           "/usr/lib/x86_64-linux-gnu/libstdc++.so.6"};
-    for (size_t i = 0; rc == 0 && i < sizeof scripted / sizeof *scripted; i++)
-        if (access(scripted[i], R_OK) == 0)
-            rc = add_system_file(files, scripted[i], NULL, err);
-    return rc;
+    // libm.a, libresolv.so and libstdc++.so are, or lead to, files whose names hold a version.
+    static const char *const versioned[] = {"/lib/x86_64-linux-gnu/libresolv.so.2", "/usr/lib/x86_64-linux-gnu/libstdc++.so.6"};
+    for (size_t i = 0; rc == 0 && i < sizeof versioned / sizeof *versioned; i++)
+        if (access(versioned[i], R_OK) == 0)
+            rc = add_system_file(files, versioned[i], NULL, err);
+    return rc ? rc : add_directory(files, "/usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", want_math_archive, err);
+}
+
+static bool is_own(const struct stat *st) { return st->st_uid == 0 || st->st_uid == geteuid(); }
+
+// Nobody but root and the agent can put another file in this one's place: checked up to the root.
+static bool is_kept(const char *path) {
+    kiln_autofree char *dir = strdup(path);
+    while (dir) {
+        char *slash = strrchr(dir, '/');
+        struct stat st;
+        if (!slash)
+            return false;
+        slash[slash == dir] = 0;
+        if (stat(dir, &st) || !is_own(&st) || ((st.st_mode & 022) && !(st.st_mode & S_ISVTX)))
+            return false;
+        if (!dir[1])
+            return true;
+    }
+    return false;
 }
 
 bool kiln_part_trusted(const struct kiln_part_files *files) {
     for (size_t i = 0; i < files->count; i++) {
         struct stat st;
-        if (stat(files->files[i].host, &st) || (st.st_uid != 0 && st.st_uid != geteuid()) || (st.st_mode & 022))
+        if (stat(files->files[i].host, &st) || !is_own(&st) || (st.st_mode & 022) || !is_kept(files->files[i].host))
             return false;
     }
     return true;

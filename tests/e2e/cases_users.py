@@ -83,3 +83,10 @@ def case_system_mode(world):
         assert write.returncode != 0, f"the builder writes {path}"
     refused = as_user(BUILDER, [world.program("kiln"), "agent", "stop"], env={"KILN_DIR": str(agent.dir), "PATH": "/usr/bin:/bin"})
     assert refused.returncode == 1 and agent.answers(), refused
+    # A directory of a builder's own above the compiler: it could be another compiler tomorrow, and the agent reads it.
+    os.chown(toolchain / "bin", BUILDER, BUILDER)
+    swapped = as_user(BUILDER, ["sh", "-c", "cp rustc other && mv -f other rustc"], cwd=toolchain / "bin")
+    assert swapped.returncode == 0, swapped
+    with Delta(agent) as third:
+        build(world, toolchain, make_project(world, "third", BUILDER), BUILDER, agent.dir)
+    assert third.reasons == {"toolchain": 1} and third.executions == 0, str(third)
