@@ -1,6 +1,7 @@
 #include "producer/agent/lookup.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "lib/base/cleanup.h"
 
@@ -77,6 +78,8 @@ int kiln_lookup_open(const struct kiln_lookup *lookup, const struct kiln_output 
         return rc;
     // A full or read-only cache costs the next hit, not this one.
     kiln_l0_add_blob(lookup->l0, stored, &output->digest, output->size, NULL);
+    if (lseek(stored, 0, SEEK_SET)) // adding may have read it
+        return kiln_fail_errno(err, KILN_E_IO, "stored content");
     *fd = kiln_steal_fd(&stored);
     return 0;
 }
