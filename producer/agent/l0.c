@@ -53,9 +53,10 @@ struct kiln_l0 {
     pthread_t writer;
     bool writer_started;
 
-    pthread_mutex_t evict_lock; // one walk over the blobs at a time; guards counted
+    // For writing while the blobs are walked, for reading while one is added or dropped: so the counts are exact. An
+    // open of a blob never waits for it.
+    pthread_rwlock_t walk_lock;
     bool counted;
-    // What the last walk found, and what was added and dropped since; so at most what is really there during a walk.
     _Atomic int64_t bytes, objects;
     _Atomic uint64_t evicted_bytes, corrupt;
 };
@@ -170,7 +171,11 @@ int kiln_l0_open(const char *dir, uint64_t max_bytes, struct kiln_l0 **l0, struc
     pthread_cond_init(&made->wake, &attributes);
     pthread_condattr_destroy(&attributes);
     pthread_mutex_init(&made->lock, NULL);
-    pthread_mutex_init(&made->evict_lock, NULL);
+    pthread_rwlockattr_t prefer_writer; // adds that follow each other must not keep the walk waiting
+    pthread_rwlockattr_init(&prefer_writer);
+    pthread_rwlockattr_setkind_np(&prefer_writer, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&made->walk_lock, &prefer_writer);
+    pthread_rwlockattr_destroy(&prefer_writer);
     int rc = open_parts(made, dir, err);
     if (rc) {
         kiln_l0_close(made);
@@ -193,7 +198,7 @@ void kiln_l0_close(struct kiln_l0 *l0) {
     kiln_l0_index_close(l0->index);
     kiln_objects_free(l0->blobs);
     kiln_l0_pending_release(&l0->pending);
-    pthread_mutex_destroy(&l0->evict_lock);
+    pthread_rwlock_destroy(&l0->walk_lock);
     pthread_mutex_destroy(&l0->lock);
     pthread_cond_destroy(&l0->wake);
     free(l0->dir);
@@ -285,11 +290,13 @@ int kiln_l0_memo_put(struct kiln_l0 *l0, enum kiln_memo_table table, const void 
 
 static void drop_blob(struct kiln_l0 *l0, const struct blob_key *key, uint64_t size) {
     atomic_fetch_add(&l0->corrupt, 1);
+    pthread_rwlock_rdlock(&l0->walk_lock);
     // Another thread may have met it first.
     if (kiln_objects_has(l0->blobs, key->text) && kiln_objects_remove(l0->blobs, key->text, NULL) == 0) {
         atomic_fetch_sub(&l0->bytes, (int64_t)((size + 4095) / 4096 * 4096));
         atomic_fetch_sub(&l0->objects, 1);
     }
+    pthread_rwlock_unlock(&l0->walk_lock);
 }
 
 int kiln_l0_open_blob(struct kiln_l0 *l0, const struct kiln_digest *digest, uint64_t size, int *fd,
@@ -313,18 +320,26 @@ int kiln_l0_open_blob(struct kiln_l0 *l0, const struct kiln_digest *digest, uint
     return 0;
 }
 
+static bool is_over(struct kiln_l0 *l0) {
+    int64_t bytes = atomic_load(&l0->bytes);
+    return bytes > 0 && (uint64_t)bytes > l0->max_bytes;
+}
+
 int kiln_l0_add_blob(struct kiln_l0 *l0, int fd, const struct kiln_digest *digest, uint64_t size,
                      struct kiln_err *err) {
     struct blob_key key = blob_key(digest);
     struct kiln_object_put put = {.key = key.text, .max_bytes = size, .expected = digest, .may_link = true};
     uint64_t added;
+    pthread_rwlock_rdlock(&l0->walk_lock);
     int rc = kiln_objects_put_fd(l0->blobs, &put, fd, &added, err);
-    if (rc || added == 0)
-        return rc;
-    atomic_fetch_add(&l0->objects, 1);
-    if ((uint64_t)atomic_fetch_add(&l0->bytes, (int64_t)added) + added > l0->max_bytes)
+    if (rc == 0 && added) {
+        atomic_fetch_add(&l0->objects, 1);
+        atomic_fetch_add(&l0->bytes, (int64_t)added);
+    }
+    pthread_rwlock_unlock(&l0->walk_lock);
+    if (rc == 0 && is_over(l0))
         want_evict(l0);
-    return 0;
+    return rc;
 }
 
 bool kiln_l0_has_blob(struct kiln_l0 *l0, const struct kiln_digest *digest) {
@@ -332,19 +347,17 @@ bool kiln_l0_has_blob(struct kiln_l0 *l0, const struct kiln_digest *digest) {
     return kiln_objects_has(l0->blobs, key.text);
 }
 
-// Walks the blobs when they have not been counted yet or are too many. evict_lock is held.
+// Walks the blobs when they have not been counted yet or are too many. walk_lock is held for writing.
 static int evict_blobs(struct kiln_l0 *l0, struct kiln_err *err) {
     struct kiln_objects_usage usage;
-    int64_t bytes_before = atomic_load(&l0->bytes), objects_before = atomic_load(&l0->objects);
-    bool over = bytes_before > 0 && (uint64_t)bytes_before > l0->max_bytes;
-    if (l0->counted && !over)
+    if (l0->counted && !is_over(l0))
         return 0;
-    uint64_t target = over ? l0->max_bytes - l0->max_bytes / SLACK_PART : l0->max_bytes;
+    uint64_t target = is_over(l0) ? l0->max_bytes - l0->max_bytes / SLACK_PART : l0->max_bytes;
     int rc = kiln_objects_prune(l0->blobs, target, 0, &usage, err);
     if (rc)
         return rc;
-    atomic_fetch_add(&l0->bytes, (int64_t)usage.bytes - bytes_before);
-    atomic_fetch_add(&l0->objects, (int64_t)usage.objects - objects_before);
+    atomic_store(&l0->bytes, (int64_t)usage.bytes);
+    atomic_store(&l0->objects, (int64_t)usage.objects);
     atomic_fetch_add(&l0->evicted_bytes, usage.removed_bytes);
     l0->counted = true;
     return 0;
@@ -359,19 +372,17 @@ int kiln_l0_open_scratch(struct kiln_l0 *l0, int *fd, struct kiln_err *err) {
 }
 
 int kiln_l0_evict(struct kiln_l0 *l0, struct kiln_err *err) {
-    pthread_mutex_lock(&l0->evict_lock);
+    pthread_rwlock_wrlock(&l0->walk_lock);
     int rc = evict_blobs(l0, err);
-    if (rc == 0)
-        rc = kiln_l0_index_trim(l0->index, l0->index_bytes_max, err);
-    pthread_mutex_unlock(&l0->evict_lock);
-    return rc;
+    pthread_rwlock_unlock(&l0->walk_lock);
+    return rc ? rc : kiln_l0_index_trim(l0->index, l0->index_bytes_max, err);
 }
 
 void kiln_l0_stats(struct kiln_l0 *l0, struct kiln_l0_stats *stats) {
-    pthread_mutex_lock(&l0->evict_lock);
+    pthread_rwlock_wrlock(&l0->walk_lock);
     if (!l0->counted)
         evict_blobs(l0, NULL);
-    pthread_mutex_unlock(&l0->evict_lock);
+    pthread_rwlock_unlock(&l0->walk_lock);
     int64_t bytes = atomic_load(&l0->bytes), objects = atomic_load(&l0->objects);
     *stats = (struct kiln_l0_stats){
         .bytes = bytes > 0 ? (uint64_t)bytes : 0,

@@ -38,6 +38,7 @@ static bool is_damage(int rc) {
     case MDB_INVALID:
     case MDB_VERSION_MISMATCH:
     case MDB_CURSOR_FULL:
+    case MDB_PAGE_FULL:
     case MDB_INCOMPATIBLE:
     case MDB_BAD_TXN:
     case MDB_BAD_DBI:
@@ -158,7 +159,7 @@ void kiln_l0_index_close(struct kiln_l0_index *index) {
 // After damage was met. `seen` is the environment that showed it: another thread may have renewed it since.
 static void renew(struct kiln_l0_index *index, MDB_env *seen) {
     pthread_rwlock_wrlock(&index->map_lock);
-    if (index->env == seen && seen) {
+    if (index->env == seen) {
         mdb_env_close(index->env);
         index->env = NULL;
         set_aside(index);
@@ -296,15 +297,21 @@ static int grow(struct kiln_l0_index *index) {
 
 int kiln_l0_index_apply(struct kiln_l0_index *index, struct kiln_l0_change *const *changes, size_t count, uint32_t now_s,
                         struct kiln_err *err) {
-    int rc;
-    do {
+    bool again = true, renewed = false;
+    int rc = 0;
+    while (again) {
         pthread_rwlock_rdlock(&index->map_lock);
         MDB_env *env = index->env;
         rc = env ? apply_once(index, changes, count, now_s) : MDB_INVALID;
         pthread_rwlock_unlock(&index->map_lock);
-        if (is_damage(rc))
+        again = false;
+        if (rc == MDB_MAP_FULL) {
+            again = (rc = grow(index)) == 0;
+        } else if (env && is_damage(rc) && !renewed) { // the changes are good: they go into the new file
             renew(index, env);
-    } while (rc == MDB_MAP_FULL && (rc = grow(index)) == 0);
+            again = renewed = true;
+        }
+    }
     return rc ? fail_lmdb(err, rc, "cannot write") : 0;
 }
 

@@ -206,7 +206,7 @@ static int check_page(struct walk *walk, uint64_t number, unsigned depth);
 static int check_branch_node(struct walk *walk, const unsigned char *node, size_t room, unsigned depth) {
     struct node_header header;
     memcpy(&header, node, sizeof header);
-    if (header.key_bytes > KEY_BYTES_MAX || NODE_BYTES + header.key_bytes > room)
+    if (NODE_BYTES + header.key_bytes > room)
         return CORRUPT(walk->check, "an index branch leaves its page");
     return check_page(walk, (uint64_t)header.flags << 32 | (uint64_t)header.high << 16 | header.low, depth + 1);
 }
@@ -217,7 +217,7 @@ static int check_nodes(struct walk *walk, const unsigned char *page, const struc
     for (size_t i = 0; i < count; i++) {
         uint16_t offset;
         memcpy(&offset, page + HEADER_BYTES + i * sizeof offset, sizeof offset);
-        if (offset < header->upper || offset % 2 || offset + NODE_BYTES > page_bytes)
+        if (offset < header->upper || offset + NODE_BYTES > page_bytes)
             return CORRUPT(walk->check, "an index entry lies outside its page");
         size_t room = page_bytes - offset;
         int rc = header->flags & PAGE_LEAF ? check_leaf_node(walk, page + offset, room)
@@ -238,7 +238,7 @@ static int check_page(struct walk *walk, uint64_t number, unsigned depth) {
     unsigned kind = header.flags & PAGE_KINDS;
     if (kind != (depth == walk->depth ? PAGE_LEAF : PAGE_BRANCH))
         return CORRUPT(check, "index page %llu is of the wrong kind", (unsigned long long)number);
-    if (header.lower < HEADER_BYTES || header.lower % 2 || header.upper < header.lower || header.upper > check->page_bytes)
+    if (header.lower % 2 || header.upper < header.lower)
         return CORRUPT(check, "index page %llu has wrong bounds", (unsigned long long)number);
     // liblmdb descends through the second entry of a branch, and expects no leaf without one.
     if (header.lower < HEADER_BYTES + (kind == PAGE_BRANCH && walk->tree == TREE_MAIN ? 2u : 1u) * sizeof(uint16_t))

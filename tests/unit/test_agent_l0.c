@@ -517,7 +517,8 @@ static void no_magic(struct image image) { set_number(page_of(image, 0) + 16, 4,
 static void no_second_meta(struct image image) { set_number(page_of(image, 1) + 10, 2, 0); }
 static void other_page_size(struct image image) { set_number(meta_of(image) + 24, 4, 8192); }
 static void huge_map(struct image image) { set_number(meta_of(image) + 16, 8, 1ull << 50); }
-static void huge_last_page(struct image image) { set_number(meta_of(image) + 120, 8, 1ull << 30); }
+static void huge_last_page(struct image image) { set_number(meta_of(image) + 120, 8, 1ull << 20); }
+static void absurd_last_page(struct image image) { set_number(meta_of(image) + 120, 8, UINT64_MAX - 1); }
 static void sorted_duplicates(struct image image) { set_number(meta_of(image) + 24 + 48 + 4, 2, 4); }
 static void too_deep(struct image image) { set_number(meta_of(image) + 24 + 48 + 6, 2, 3); }
 static void too_flat(struct image image) { set_number(meta_of(image) + 24 + 48 + 6, 2, 1); }
@@ -543,7 +544,6 @@ static void upper_above_entries(struct image image) {
 static void upper_below_lower(struct image image) { set_number(leaf_page(image) + 14, 2, 16); }
 static void entry_outside(struct image image) { set_number(leaf_page(image) + 16, 2, 60000); }
 static void entry_at_the_edge(struct image image) { set_number(leaf_page(image) + 16, 2, 4092); }
-static void entry_is_odd(struct image image) { leaf_page(image)[16] ^= 1; }
 static void entry_has_duplicates(struct image image) { node_of(leaf_page(image), 1)[4] |= 4; }
 static void entry_is_long(struct image image) { set_number(node_of(leaf_page(image), 1), 2, 4000); }
 static void entry_is_very_long(struct image image) { set_number(node_of(leaf_page(image), 1) + 2, 2, 1); }
@@ -572,9 +572,19 @@ static void run_is_a_leaf(struct image image) {
 static void run_is_outside(struct image image) { set_number(long_value_page_number(image), 8, 1ull << 33); }
 static void run_is_in_use(struct image image) { set_number(long_value_page_number(image), 8, root_of(image, 1)); }
 static void free_count_is_large(struct image image) { set_number(free_list(image), 8, 100000); }
-static void free_page_is_in_use(struct image image) { set_number(free_list(image) + 8, 8, root_of(image, 1)); }
-static void free_page_is_meta(struct image image) { set_number(free_list(image) + 8, 8, 1); }
-static void free_page_is_outside(struct image image) { set_number(free_list(image) + 8, 8, 1ull << 35); }
+static void one_free_page(struct image image, uint64_t page) {
+    set_number(free_list(image), 8, 1);
+    set_number(free_list(image) + 8, 8, page);
+}
+static void free_page_is_in_use(struct image image) { one_free_page(image, root_of(image, 1)); }
+static void free_page_is_meta(struct image image) { one_free_page(image, 1); }
+static void free_page_is_outside(struct image image) { one_free_page(image, get_number(meta_of(image) + 120, 8) + 1); }
+static void free_pages_change_places(struct image image) {
+    unsigned char *list = free_list(image);
+    uint64_t first = get_number(list + 8, 8);
+    memcpy(list + 8, list + 16, 8);
+    set_number(list + 16, 8, first);
+}
 static void free_pages_repeat(struct image image) {
     unsigned char *list = free_list(image);
     memcpy(list + 16, list + 8, 8);
@@ -589,16 +599,16 @@ static void each_rule_of_the_check_holds(void **state) {
         const char *name;
         void (*edit)(struct image image);
     } cases[] = {
-        EDIT(nothing), EDIT(no_magic), EDIT(no_second_meta), EDIT(other_page_size), EDIT(huge_map), EDIT(huge_last_page),
+        EDIT(nothing), EDIT(no_magic), EDIT(no_second_meta), EDIT(other_page_size), EDIT(huge_map), EDIT(huge_last_page), EDIT(absurd_last_page),
         EDIT(sorted_duplicates), EDIT(too_deep), EDIT(too_flat), EDIT(other_count), EDIT(root_is_meta),
         EDIT(root_is_outside), EDIT(root_is_lost), EDIT(page_number), EDIT(page_kind), EDIT(lower_is_odd),
         EDIT(lower_is_small), EDIT(lower_is_none), EDIT(branch_of_one), EDIT(upper_is_large), EDIT(upper_above_entries),
-        EDIT(upper_below_lower), EDIT(entry_outside), EDIT(entry_at_the_edge), EDIT(entry_is_odd),
+        EDIT(upper_below_lower), EDIT(entry_outside), EDIT(entry_at_the_edge),
         EDIT(entry_has_duplicates), EDIT(entry_is_long), EDIT(entry_is_very_long), EDIT(key_is_long), EDIT(key_is_none),
         EDIT(keys_change_places), EDIT(branch_key_is_long), EDIT(child_is_outside), EDIT(child_is_the_root),
         EDIT(child_is_shared), EDIT(run_is_short), EDIT(run_is_a_leaf), EDIT(run_is_outside), EDIT(run_is_in_use),
         EDIT(free_count_is_large), EDIT(free_page_is_in_use), EDIT(free_page_is_meta), EDIT(free_page_is_outside),
-        EDIT(free_pages_repeat),
+        EDIT(free_pages_repeat), EDIT(free_pages_change_places),
     };
     struct kiln_l0 *l0 = open_l0(scratch, MEBIBYTE);
     for (unsigned i = 0; i < 20; i++)
