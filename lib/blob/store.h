@@ -5,6 +5,7 @@
 // is hashed on the way, made durable, and published without replacing; finding the key there already is success (the
 // content is content-addressed) except for pointers, where it is KILN_E_EXISTS. A stored object whose bytes no longer
 // match is replaced by a put of the right bytes in the directory store (a disk that lies must not block a key for ever).
+// A read-only file of the store's own user (out of quarantine) is hashed and linked instead of copied.
 // A get checks the digest of what it gives before the caller sees a byte.
 // Roles: a store handle is opened for a role and refuses (KILN_E_DENIED) what the role may not do; in a fleet the
 // credentials say the same. Thread: handles may be shared between threads.

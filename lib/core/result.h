@@ -8,7 +8,8 @@
 // Envelope: "kiln-signed-1\0" field key_id (the 32-byte SHA-256 of the public key), field core, field signature (64).
 // The signature is Ed25519 (RFC 8032) over the core bytes. outputs digest = SHA-256 of the encoded outputs part.
 // Outputs are sorted by (kind, name); names are canonical relative paths without slash, except STDOUT and STDERR whose
-// name is empty. Closure stems ("libfoo-0123abcd") say which libraries a dependant needs beside this one; sorted.
+// name is empty. Closure stems ("libfoo-0123abcd") say which libraries a dependant needs beside this one; sorted, as
+// the reasons are.
 #pragma once
 
 #include <stdint.h>

@@ -24,7 +24,7 @@ enum kiln_content_kind { KILN_CONTENT_BLOB = 0, KILN_CONTENT_PACK = 1, KILN_CONT
 struct kiln_content_ref {
     enum kiln_content_kind kind;
     struct kiln_digest digest; // of a file, or of a tree
-    uint64_t size;             // of the object, bytes
+    uint64_t size;             // of the object, bytes; 0 in a submission: a pack that the client has not made yet
 };
 
 // kiln.jobs
