@@ -1,6 +1,7 @@
 #include "producer/agent/replay.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,9 @@
 #include "lib/base/path.h"
 #include "lib/rustc/depinfo.h"
 #include "lib/rustc/message.h"
+
+// What others must have for a thread to be worth it: a third of a millisecond's hashing.
+#define APART_BYTES ((uint64_t)512 << 10)
 
 void kiln_replay_release(struct kiln_replay *replay) {
     for (size_t i = 0; i < replay->count; i++) {
@@ -89,42 +93,93 @@ static int rewrite_depinfo(const struct kiln_unit *unit, int stored, int *fd, ui
     return 0;
 }
 
-static int add_file(const struct kiln_lookup *lookup, const struct kiln_unit *unit, const struct kiln_output *output,
-                    struct kiln_replay *replay, struct kiln_err *err) {
-    size_t at = replay->count;
-    kiln_autofd int fd = -1;
-    uint64_t size = output->size;
-    int rc = kiln_lookup_open(lookup, output, &fd, err);
-    if (rc == 0 && is_depinfo(output->name)) {
-        int rewritten = -1;
-        rc = rewrite_depinfo(unit, fd, &rewritten, &size, err);
-        if (rc == 0) {
-            close(fd);
-            fd = rewritten;
-        }
-    } else if (rc == 0) {
-        replay->digests[at] = output->digest;
+// Opening is mostly hashing. The largest content is opened by a thread of its own while this one opens the others, where
+// they are worth the thread.
+struct apart {
+    const struct kiln_lookup *lookup;
+    const struct kiln_output *output;
+    int fd, rc;
+    struct kiln_err err;
+};
+
+static void *open_apart(void *argument) {
+    struct apart *apart = argument;
+    apart->rc = kiln_lookup_open(apart->lookup, apart->output, &apart->fd, &apart->err);
+    return NULL;
+}
+
+// Position of the output to open apart; outputs_count for none.
+static size_t choose_apart(const struct kiln_result *result) {
+    size_t largest = 0;
+    uint64_t all_bytes = 0;
+    for (size_t i = 0; i < result->outputs_count; i++) {
+        all_bytes += result->outputs[i].size;
+        if (result->outputs[i].size > result->outputs[largest].size)
+            largest = i;
     }
+    return result->outputs_count && all_bytes - result->outputs[largest].size >= APART_BYTES ? largest : result->outputs_count;
+}
+
+struct opened {
+    int *fds;
+    size_t count;
+};
+
+static void release_opened(struct opened *opened) {
+    for (size_t i = 0; i < opened->count; i++)
+        if (opened->fds[i] >= 0)
+            close(opened->fds[i]);
+    free(opened->fds);
+}
+
+static int open_all(const struct kiln_lookup *lookup, const struct kiln_result *result, struct opened *opened,
+                    struct kiln_err *err) {
+    if (!(opened->fds = malloc((result->outputs_count + 1) * sizeof *opened->fds)))
+        return kiln_fail(err, KILN_E_NOMEM, "replay");
+    for (opened->count = 0; opened->count < result->outputs_count; opened->count++)
+        opened->fds[opened->count] = -1;
+    size_t chosen = choose_apart(result);
+    struct apart apart = {.lookup = lookup, .output = result->outputs + chosen, .fd = -1};
+    pthread_t thread;
+    if (chosen < opened->count && pthread_create(&thread, NULL, open_apart, &apart))
+        chosen = opened->count;
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < opened->count; i++)
+        if (i != chosen && (result->outputs[i].size || result->outputs[i].kind == KILN_OUTPUT_FILE))
+            rc = kiln_lookup_open(lookup, &result->outputs[i], &opened->fds[i], err);
+    if (chosen == opened->count)
+        return rc;
+    pthread_join(thread, NULL);
+    opened->fds[chosen] = apart.fd;
+    if (rc == 0 && apart.rc && err)
+        *err = apart.err;
+    return rc ? rc : apart.rc;
+}
+
+// Takes the descriptor on success.
+static int add_file(const struct kiln_unit *unit, const struct kiln_output *output, int *opened, struct kiln_replay *replay,
+                    struct kiln_err *err) {
+    size_t at = replay->count;
+    kiln_autofd int rewritten = -1;
+    uint64_t size = output->size;
+    bool depinfo = is_depinfo(output->name);
+    int rc = depinfo ? rewrite_depinfo(unit, *opened, &rewritten, &size, err) : 0;
     if (rc)
         return rc;
+    if (!depinfo)
+        replay->digests[at] = output->digest;
     char *path = kiln_path_join(unit->out_dir, output->name);
     if (!path)
         return kiln_fail(err, KILN_E_NOMEM, "replay");
     replay->files[at] = (struct kiln_place_file){.path = path, .executable = output->executable, .size = size};
-    replay->fds[at] = kiln_steal_fd(&fd);
+    replay->fds[at] = kiln_steal_fd(depinfo ? &rewritten : opened);
     replay->count++;
     return 0;
 }
 
-static int add_text(const struct kiln_lookup *lookup, const struct kiln_unit *unit, const struct kiln_output *output,
-                    struct kiln_buf *out, struct kiln_err *err) {
-    if (output->size == 0)
-        return 0;
-    kiln_autofd int fd = -1;
+static int add_text(const struct kiln_unit *unit, int opened, struct kiln_buf *out, struct kiln_err *err) {
     kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(KILN_MESSAGE_BYTES_MAX);
-    int rc = kiln_lookup_open(lookup, output, &fd, err);
-    if (rc == 0)
-        rc = kiln_fs_read_fd(fd, &bytes, err);
+    int rc = kiln_fs_read_fd(opened, &bytes, err);
     bool residue = false;
     if (rc == 0)
         rc = kiln_message_to_real(bytes.data, bytes.len, &unit->map, unit->out_dir, out, &residue, err);
@@ -141,12 +196,15 @@ int kiln_replay_build(const struct kiln_lookup *lookup, const struct kiln_unit *
     replay->fds = calloc(result->outputs_count + 1, sizeof *replay->fds);
     replay->digests = calloc(result->outputs_count + 1, sizeof *replay->digests);
     int rc = replay->files && replay->fds && replay->digests ? 0 : kiln_fail(err, KILN_E_NOMEM, "replay");
+    kiln_auto(release_opened) struct opened opened = {0};
+    if (rc == 0)
+        rc = open_all(lookup, result, &opened, err);
     for (size_t i = 0; rc == 0 && i < result->outputs_count; i++) {
         const struct kiln_output *output = &result->outputs[i];
         if (output->kind == KILN_OUTPUT_FILE)
-            rc = add_file(lookup, unit, output, replay, err);
-        else
-            rc = add_text(lookup, unit, output, output->kind == KILN_OUTPUT_STDOUT ? &replay->out : &replay->errout, err);
+            rc = add_file(unit, output, &opened.fds[i], replay, err);
+        else if (output->size)
+            rc = add_text(unit, opened.fds[i], output->kind == KILN_OUTPUT_STDOUT ? &replay->out : &replay->errout, err);
     }
     if (rc)
         kiln_replay_release(replay);
