@@ -242,9 +242,11 @@ static int tell_world(const struct job *job, struct world *world, struct kiln_er
     told->observer_dir = job->places[OBSERVER];
     told->tmp_dir = "/tmp";
     told->cwd = action->cwd;
-    for (size_t i = 0; i < job->stage.count; i++)
+    for (size_t i = 0; i < job->stage.count; i++) {
+        bool package = is_package_place(job->stage.inputs[i].mount);
         world->mounts[told->mounts_count++] = (struct kiln_witness_mount){
-            .path = job->stage.inputs[i].mount, .root_names_withheld = is_package_place(job->stage.inputs[i].mount)};
+            .path = job->stage.inputs[i].mount, .root_names_withheld = package, .partial = !package};
+    }
     for (size_t i = 0; i < action->env_count; i++) {
         const struct kiln_action_env *variable = &action->env[i];
         if (kiln_environment_is_fixed(variable->name))

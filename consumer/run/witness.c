@@ -29,6 +29,7 @@ struct witness {
 
 enum place {
     PLACE_OTHER,
+    PLACE_PARTIAL,  // in a mount that holds less than the client's directory
     PLACE_MOUNT,    // declared
     PLACE_WITHHELD, // in a mount, but never given to a job
     PLACE_ROOT,     // the root of a mount that has withheld names
@@ -141,6 +142,8 @@ static const struct kiln_witness_mount *find_mount(const struct kiln_witness_wor
 }
 
 static enum place place_in_mount(const struct kiln_witness_mount *mount, const char *path) {
+    if (mount->partial)
+        return PLACE_PARTIAL;
     if (!mount->root_names_withheld)
         return PLACE_MOUNT;
     const char *name = kiln_path_beneath(path, mount->path);
@@ -225,6 +228,7 @@ static bool macro_may(const struct kiln_witness_world *world, const struct event
     case PLACE_ROOT:
         return event->kind != KILN_OBSERVE_LIST;
     // Here the sandbox has less than the client: what was found is keyed or made by the job, what was not may be there.
+    case PLACE_PARTIAL:
     case PLACE_TOOL:
     case PLACE_ABOVE:
     case PLACE_OUT:

@@ -16,6 +16,9 @@ struct kiln_witness_mount {
     // Names directly below `path` that exist on some clients and are never given to a job (dot entries, "target"):
     // asking for one, or listing `path` itself, is undeclared. Set for package roots.
     int root_names_withheld;
+    // Holds a part of what the client's directory holds (extern libraries, native libraries, OUT_DIR without its *.d): what
+    // is found there is keyed, what is not found or a listing may differ, and is undeclared for a macro.
+    int partial;
 };
 
 struct kiln_witness_world {

@@ -313,9 +313,20 @@ int kiln_pack_read_tree(int fd, const struct kiln_digest *expected, struct kiln_
     return read_tree(&source, expected, tree, err);
 }
 
+// Times are not in the key, so they are the same for everybody. Deepest first: what is made below a directory touches it.
+static int set_times(const struct kiln_tree *tree, int dirfd, struct kiln_err *err) {
+    const struct timespec times[2] = {{.tv_sec = KILN_PACK_MTIME_S}, {.tv_sec = KILN_PACK_MTIME_S}};
+    for (size_t i = tree->count; i-- > 0;)
+        if (tree->entries[i].kind != KILN_TREE_WITHHELD &&
+            utimensat(dirfd, tree->entries[i].path, times, AT_SYMLINK_NOFOLLOW))
+            return kiln_fail_errno(err, KILN_E_IO, "cannot set the time of \"%s\"", tree->entries[i].path);
+    return futimens(dirfd, times) ? kiln_fail_errno(err, KILN_E_IO, "cannot set the time of a tree") : 0;
+}
+
 int kiln_pack_unpack(int fd, const struct kiln_digest *expected, int dirfd, struct kiln_err *err) {
     if (dirfd < 0)
         return kiln_fail(err, KILN_E_INVAL, "no directory to unpack into");
     kiln_autotree struct kiln_tree tree = {0};
-    return walk_fd(fd, expected, dirfd, &tree, err);
+    int rc = walk_fd(fd, expected, dirfd, &tree, err);
+    return rc ? rc : set_times(&tree, dirfd, err);
 }

@@ -66,6 +66,8 @@ int kiln_pack_write(const struct kiln_tree *tree, int dirfd, int out_fd, struct 
 int kiln_pack_verify(int fd, const struct kiln_digest *expected, struct kiln_tree *tree, struct kiln_err *err);
 // Reads the tree at the head of a pack, checked against its digest; the contents behind it are not looked at.
 int kiln_pack_read_tree(int fd, const struct kiln_digest *expected, struct kiln_tree *tree, struct kiln_err *err);
-// Unpacks into the empty directory dirfd while checking; modes 0755 and 0644 (0755 executable). On failure the caller
-// removes what is there.
+// The time of everything unpacked: 2006-07-24 01:21:28 UTC, which cargo itself gives the files of packages.
+#define KILN_PACK_MTIME_S 1153704088
+// Unpacks into the empty directory dirfd while checking; modes 0755 and 0644 (0755 executable), all times as above. On
+// failure the caller removes what is there.
 int kiln_pack_unpack(int fd, const struct kiln_digest *expected, int dirfd, struct kiln_err *err);

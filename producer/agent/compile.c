@@ -306,15 +306,17 @@ static int serve(struct serving *serving, struct kiln_err *err) {
     if (rc == KILN_E_UNSUPPORTED && (!strncmp(err->text, "path_value", 10) || !strncmp(err->text, "foreign_path", 12)))
         kiln_lookup_mark_local(&context->lookup, &serving->unit.action_digest, err->text);
     kiln_conversation_end_work(serving->conversation);
-    if (rc == 0)
-        rc = send_order(serving, &replay, err);
     if (rc)
         return rc;
-    if (!serving->missed)
+    // Counted before it is sent: whoever looks at the counters after a build finds all of it.
+    enum kiln_stat stat = serving->missed ? KILN_STAT_MISSES : KILN_STAT_HITS;
+    kiln_stats_add(context->stats, serving->build_id, stat);
+    rc = send_order(serving, &replay, err);
+    if (rc == 0 && !serving->missed)
         kiln_stats_hit_time(context->stats, kiln_clock_us() - serving->started_us);
-    if (await_placed(serving, &replay, &result))
-        kiln_stats_add(context->stats, serving->build_id, serving->missed ? KILN_STAT_MISSES : KILN_STAT_HITS);
-    return 0;
+    if (rc || !await_placed(serving, &replay, &result))
+        kiln_stats_take_back(context->stats, serving->build_id, stat);
+    return rc;
 }
 
 void kiln_compile_serve(const struct kiln_compile_context *context, struct kiln_conversation *conversation,

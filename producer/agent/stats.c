@@ -80,16 +80,24 @@ static void count_reason(struct tally *tally, const char *reason, uint64_t times
     snprintf(row->last, sizeof row->last, "%s", reason);
 }
 
-void kiln_stats_add(struct kiln_stats *stats, const char *build_id, enum kiln_stat stat) {
+static void change(struct kiln_stats *stats, const char *build_id, enum kiln_stat stat, int by) {
     pthread_mutex_lock(&stats->lock);
-    stats->all->counts[stat]++;
+    stats->all->counts[stat] += (uint64_t)by;
     struct tally *tally = *build_id ? tally_of(stats, build_id) : NULL;
     if (tally) {
-        tally->counts[stat]++;
+        tally->counts[stat] += (uint64_t)by;
         tally->touched_ms = kiln_clock_wall_ms();
     }
     stats->dirty = true;
     pthread_mutex_unlock(&stats->lock);
+}
+
+void kiln_stats_add(struct kiln_stats *stats, const char *build_id, enum kiln_stat stat) {
+    change(stats, build_id, stat, 1);
+}
+
+void kiln_stats_take_back(struct kiln_stats *stats, const char *build_id, enum kiln_stat stat) {
+    change(stats, build_id, stat, -1);
 }
 
 void kiln_stats_add_local(struct kiln_stats *stats, const char *build_id, const char *reason) {

@@ -22,6 +22,8 @@ void kiln_stats_close(struct kiln_stats *stats); // saves
 int kiln_stats_save(struct kiln_stats *stats, struct kiln_err *err); // when something changed since the last time
 // build_id "" for none; at most 64 build ids are kept, the oldest goes first.
 void kiln_stats_add(struct kiln_stats *stats, const char *build_id, enum kiln_stat stat);
+// What was counted too early did not come true.
+void kiln_stats_take_back(struct kiln_stats *stats, const char *build_id, enum kiln_stat stat);
 // `reason` is "word: detail"; the last detail of each word is kept for people.
 void kiln_stats_add_local(struct kiln_stats *stats, const char *build_id, const char *reason);
 void kiln_stats_hit_time(struct kiln_stats *stats, uint64_t micros); // for the median

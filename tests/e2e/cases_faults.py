@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 
+from cases_traps import make_project
 from kilntest import REAL, Delta, artifacts, assert_same_artifacts, skip, wait_for
 
 
@@ -264,9 +265,7 @@ def case_interrupted_wrapper(world):
     """SIGINT and SIGTERM during a compile: no partial file, no orphan."""
     import signal
     agent = world.agent()
-    slow = "macro_rules! m { ($($x:tt)*) => { $(pub fn $x() -> u64 { 1 })* } }\n" + "".join(
-        f"pub fn f{n}(x: u64) -> u64 {{ (0..x).map(|y| y * {n}).filter(|y| y % 3 == 0).sum() }}\n" for n in range(700))
-    project = small_project(world, body="pub fn f() -> u32 { 7 }\n" + slow)
+    project = make_project(world, "slow", "std::thread::sleep(std::time::Duration::from_secs(5)); String::new()", "", "")
     for number, sig in enumerate((signal.SIGINT, signal.SIGTERM)):
         target = world.path(f"target-{number}")
         env = {**os.environ, "RUSTC_WRAPPER": world.program("kiln"), "KILN_DIR": str(agent.dir), "CARGO_INCREMENTAL": "0"}
@@ -277,8 +276,9 @@ def case_interrupted_wrapper(world):
         os.killpg(cargo.pid, sig)
         cargo.wait(20)
         assert cargo.returncode != 0
-        assert not [p for p in (target / "debug" / "deps").glob("*") if p.suffix in (".rlib", ".rmeta")], "a partial result"
+        assert not list((target / "debug" / "deps").glob("user-*")), "a partial result"
         no_partial_files(target)
         wait_for(lambda: not agent.status()["waiting"], 60, "the job ends")
-        (project / "src" / "lib.rs").write_text(f"// {number}\npub fn f() -> u32 {{ 7 }}\n" + slow)
+        with (project / "user" / "src" / "main.rs").open("a") as source:
+            source.write(f"// {number}\n")
     world.cargo(project, agent, "build", target=world.path("target-after"))

@@ -159,8 +159,8 @@ static const struct kiln_witness_world *get_world(void) {
     static struct kiln_witness_world world;
     if (world.mounts)
         return &world;
-    mounts[0] = (struct kiln_witness_mount){expand("@/ws/pkg"), 1};
-    mounts[1] = (struct kiln_witness_mount){expand("@/deps"), 0};
+    mounts[0] = (struct kiln_witness_mount){expand("@/ws/pkg"), 1, 0};
+    mounts[1] = (struct kiln_witness_mount){expand("@/deps"), 0, 1};
     const char *const places[] = {"@/sysroot", "/usr", "/lib", "/lib64", "/bin"};
     for (size_t i = 0; i < 5; i++)
         tools[i] = expand(places[i]);

@@ -556,6 +556,8 @@ static void keys_change_places(struct image image) {
     set_number(leaf + 18, 2, first);
 }
 static void branch_key_is_long(struct image image) { set_number(node_of(root_page(image), 1) + 6, 2, 5000); }
+static void branch_key_is_low(struct image image) { memset(node_of(root_page(image), 1) + 8, 0, 2); }
+static void branch_key_is_high(struct image image) { memset(node_of(root_page(image), 1) + 8, 0xff, 2); }
 static void child_is_outside(struct image image) { set_number(node_of(root_page(image), 1) + 4, 2, 1); }
 static void child_is_the_root(struct image image) {
     set_number(node_of(root_page(image), 1), 2, root_of(image, 1));
@@ -605,7 +607,7 @@ static void each_rule_of_the_check_holds(void **state) {
         EDIT(lower_is_small), EDIT(lower_is_none), EDIT(branch_of_one), EDIT(upper_is_large), EDIT(upper_above_entries),
         EDIT(upper_below_lower), EDIT(entry_outside), EDIT(entry_at_the_edge),
         EDIT(entry_has_duplicates), EDIT(entry_is_long), EDIT(entry_is_very_long), EDIT(key_is_long), EDIT(key_is_none),
-        EDIT(keys_change_places), EDIT(branch_key_is_long), EDIT(child_is_outside), EDIT(child_is_the_root),
+        EDIT(keys_change_places), EDIT(branch_key_is_long), EDIT(branch_key_is_low), EDIT(branch_key_is_high), EDIT(child_is_outside), EDIT(child_is_the_root),
         EDIT(child_is_shared), EDIT(run_is_short), EDIT(run_is_a_leaf), EDIT(run_is_outside), EDIT(run_is_in_use),
         EDIT(free_count_is_large), EDIT(free_page_is_in_use), EDIT(free_page_is_meta), EDIT(free_page_is_outside),
         EDIT(free_pages_repeat), EDIT(free_pages_change_places),

@@ -96,6 +96,10 @@ static void round_trip(void **state) {
     struct stat st;
     assert_int_equal(fstatat(world->out, "tool", &st, AT_SYMLINK_NOFOLLOW), 0);
     assert_int_equal(st.st_mode, S_IFREG | 0755);
+    assert_int_equal(st.st_mtim.tv_sec, KILN_PACK_MTIME_S);
+    assert_int_equal(st.st_mtim.tv_nsec, 0);
+    assert_int_equal(fstatat(world->out, "src", &st, AT_SYMLINK_NOFOLLOW), 0);
+    assert_int_equal(st.st_mtim.tv_sec, KILN_PACK_MTIME_S);
     assert_int_equal(fstatat(world->out, "src/big.bin", &st, AT_SYMLINK_NOFOLLOW), 0);
     assert_int_equal(st.st_mode, S_IFREG | 0644);
     assert_int_equal(st.st_size, BIG_BYTES);

@@ -3,7 +3,7 @@
 #include "tests/unit/scratch.h"
 
 static const struct kiln_witness_mount mounts[] = {
-    {"/b/ws/pkg", 1}, {"/b/ws/pkg/.hidden/member", 0}, {"/b/out", 0}, {"/b/deps", 0}, {"/b/reg/x-1.0.0", 1},
+    {"/b/ws/pkg", 1, 0}, {"/b/ws/pkg/.hidden/member", 0, 0}, {"/b/out", 0, 1}, {"/b/deps", 0, 1}, {"/b/reg/x-1.0.0", 1, 0},
 };
 static const char *const tools[] = {"/b/sysroot", "/usr", "/lib64"};
 static const char *const withheld[] = {"/b/ws/pkg/vendor/.git", "/b/ws/pkg/vendor/cache"};
@@ -95,7 +95,8 @@ static const struct {
     {STAT, MACRO, 0, "/b/ws/pkg", NULL},
     {LIST, MACRO, 0, "/b/ws/pkg/src", NULL},
     {LIST, MACRO, 0, "/b/ws/pkg/src/.", NULL},
-    {LIST, MACRO, 0, "/b/out", NULL},
+    {OPEN, MACRO, 0, "/b/out/generated.rs", NULL},
+    {OPEN, MACRO, 0, "/b/deps/libx.rlib", NULL},
     {OPEN, MACRO, 0, "/b/ws/./pkg//src/../Cargo.toml", NULL},
     {OPEN, MACRO, 0, "/b/ws/pkg/.hidden/member/x", NULL},
     {OPEN, MACRO, 0, "/b/ws/pkg/src/.hidden", NULL},
@@ -106,6 +107,11 @@ static const struct {
     {OPEN, TOOL, 0, "/b/deps/libx.rlib", NULL},
     {LIST, TOOL, 0, "/b/deps", NULL},
     {DLOPEN, TOOL, 0, "/b/deps/libm.so", NULL},
+    // a part of what the client has
+    {LIST, MACRO, 0, "/b/out", "undeclared_list: /b/out"},
+    {LIST, MACRO, 0, "/b/deps", "undeclared_list: /b/deps"},
+    {STAT, MACRO, 2, "/b/deps/liby.rlib", "undeclared_path: /b/deps/liby.rlib"},
+    {STAT, TOOL, 2, "/b/deps/liby.rlib", NULL},
     // withheld
     {LIST, MACRO, 0, "/b/ws/pkg", "undeclared_list: /b/ws/pkg"},
     {LIST, MACRO, 0, "/b/ws/pkg/src/..", "undeclared_list: /b/ws/pkg"},
