@@ -31,12 +31,6 @@
 #define SANDBOX_TASKS 2u // bwrap's monitor and its init, counted by the control group too
 #define BROKEN_TEXT_MAX 300u
 
-#ifdef __SANITIZE_ADDRESS__
-// The leak checker starts a thread at exit, which a process that has entered a new pid namespace cannot: it would wait for ever.
-const char *__asan_default_options(void);
-const char *__asan_default_options(void) { return "detect_leaks=0"; }
-#endif
-
 struct run {
     struct kiln_run_spec spec;
     struct kiln_cgroup cgroup;

@@ -111,6 +111,17 @@ static void observes_what_makes_a_result_local(void **state) {
     }
 }
 
+// An object that the loader does not take is ignored by it, and nobody would watch.
+static void notices_that_nobody_watches(void **state) {
+    struct world *world = *state;
+    struct kiln_candidate candidate = {0};
+    world->context.observer = COMPILER;
+    run(world, "good", &candidate);
+    assert_int_equal(candidate.status, KILN_RUN_EXITED);
+    assert_true(starts_with_any(candidate.observations, candidate.observations_count, "observer_missing"));
+    kiln_candidate_release(&candidate);
+}
+
 static void blames_itself_where_it_should(void **state) {
     struct world *world = *state;
     struct kiln_candidate candidate = {0};
@@ -138,6 +149,7 @@ static int tests(void) {
         cmocka_unit_test_setup_teardown(brings_back_what_was_made, setup, teardown),
         cmocka_unit_test_setup_teardown(reports_how_a_job_ended, setup, teardown),
         cmocka_unit_test_setup_teardown(observes_what_makes_a_result_local, setup, teardown),
+        cmocka_unit_test_setup_teardown(notices_that_nobody_watches, setup, teardown),
         cmocka_unit_test_setup_teardown(blames_itself_where_it_should, setup, teardown),
     };
     return cmocka_run_group_tests_name("executor job", all, NULL, NULL);
