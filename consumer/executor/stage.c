@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "consumer/executor/content.h"
@@ -82,6 +83,15 @@ static int open_list_dir(const char *job_dir, size_t number, int *fd, struct kil
     return rc;
 }
 
+// As in an unpacked package (kiln_tree_set_times); the time of access is the store's own record of use.
+static int set_times(const struct kiln_stage_input *input, struct kiln_err *err) {
+    const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = KILN_PACK_MTIME_S}};
+    for (size_t i = 0; i < input->tree.count; i++)
+        if (utimensat(input->fd, input->tree.entries[i].path, times, AT_SYMLINK_NOFOLLOW))
+            return kiln_fail_errno(err, KILN_E_IO, "set the time of %s", input->tree.entries[i].path);
+    return futimens(input->fd, times) ? kiln_fail_errno(err, KILN_E_IO, "set the time of a list") : 0;
+}
+
 static int stage_list(struct kiln_stages *stages, const char *scope, const struct kiln_digest *digest, size_t number,
                       const char *job_dir, struct kiln_stage_input *input, struct kiln_err *err) {
     int rc = read_list(stages, scope, digest, &input->tree, err);
@@ -93,7 +103,7 @@ static int stage_list(struct kiln_stages *stages, const char *scope, const struc
             return kiln_fail(err, KILN_E_INVAL, "a list of libraries holds more than files");
         rc = kiln_libraries_link(stages->libraries, scope, &entry->digest, entry->size, input->fd, entry->path, err);
     }
-    return rc;
+    return rc ? rc : set_times(input, err);
 }
 
 static int stage_inputs(struct kiln_stages *stages, const struct kiln_action *action, const char *scope,

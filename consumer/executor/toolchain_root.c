@@ -107,8 +107,17 @@ static int link_entry(int from, int to, const struct kiln_tree_entry *entry, str
     return rc == 0 || errno == EEXIST ? 0 : kiln_fail_errno(err, KILN_E_IO, "link %s", entry->path);
 }
 
-// Links a part into the combination `to`, or (`to` negative) checks that the combination `made` holds it.
-static int treat_part(int dir, const struct kiln_digest *part, int to, int made, struct kiln_err *err) {
+enum treatment { LINK, CHECK, SET_TIMES };
+
+static int link_entries(const struct kiln_tree *tree, int from, int to, struct kiln_err *err) {
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < tree->count; i++)
+        rc = link_entry(from, to, &tree->entries[i], err);
+    return rc;
+}
+
+// What is to be done with the combination `to` for the sake of one part.
+static int treat_part(int dir, const struct kiln_digest *part, enum treatment treatment, int to, struct kiln_err *err) {
     char hex[KILN_DIGEST_HEX_LEN + 1];
     kiln_digest_format(part, hex);
     kiln_autofd int staged = openat(dir, hex, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -117,20 +126,22 @@ static int treat_part(int dir, const struct kiln_digest *part, int to, int made,
         return kiln_fail_errno(err, KILN_E_NOTFOUND, "toolchain part %s is not staged", hex);
     kiln_autotree struct kiln_tree tree = {0};
     int rc = read_part_tree(staged, part, &tree, err);
-    for (size_t i = 0; rc == 0 && to >= 0 && i < tree.count; i++)
-        rc = link_entry(from, to, &tree.entries[i], err);
-    if (rc == 0)
-        rc = kiln_proven_check_tree(to >= 0 ? to : made, &tree, err);
-    if (rc == KILN_E_CORRUPT && to >= 0)
+    if (rc == 0 && treatment == LINK)
+        rc = link_entries(&tree, from, to, err);
+    if (rc == 0 && treatment != SET_TIMES)
+        rc = kiln_proven_check_tree(to, &tree, err);
+    if (rc == 0 && treatment == SET_TIMES)
+        rc = kiln_tree_set_times(&tree, to, err);
+    if (rc == KILN_E_CORRUPT && treatment == LINK)
         kiln_fs_remove_tree(dir, hex, NULL);
     return rc ? kiln_wrap(err, rc, "toolchain part %s", hex) : 0;
 }
 
-static int treat_parts(int dir, const struct combination *all, int to, int made, struct kiln_err *err) {
+static int treat_parts(int dir, const struct combination *all, enum treatment treatment, int to, struct kiln_err *err) {
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < PARTS; i++)
         if (!kiln_digest_is_zero(all->parts[i]))
-            rc = treat_part(dir, all->parts[i], to, made, err);
+            rc = treat_part(dir, all->parts[i], treatment, to, err);
     return rc;
 }
 
@@ -142,7 +153,9 @@ static int make(struct kiln_toolchain_roots *roots, const struct combination *al
     if (rc == 0 && to < 0)
         rc = kiln_fail_errno(err, KILN_E_IO, "make %s", temporary);
     if (rc == 0)
-        rc = treat_parts(roots->dir, all, to, -1, err);
+        rc = treat_parts(roots->dir, all, LINK, to, err);
+    if (rc == 0) // when all have been linked: one part may lie in directories of another
+        rc = treat_parts(roots->dir, all, SET_TIMES, to, err);
     if (rc == 0 && renameat2(roots->dir, temporary, roots->dir, all->name, RENAME_NOREPLACE) && errno != EEXIST)
         rc = kiln_fail_errno(err, KILN_E_IO, "publish %s", all->name);
     kiln_fs_remove_tree(roots->dir, temporary, NULL);
@@ -159,7 +172,7 @@ static int open_proven(struct kiln_toolchain_roots *roots, const struct combinat
     kiln_autofd int made = open_made(roots, all, NULL);
     int rc = 0;
     if (made >= 0 && !kiln_proven_has(roots->proven, &all->digest)) {
-        rc = treat_parts(roots->dir, all, -1, made, err);
+        rc = treat_parts(roots->dir, all, CHECK, made, err);
         if (rc == KILN_E_CORRUPT || rc == KILN_E_NOTFOUND) {
             close(kiln_steal_fd(&made));
             rc = kiln_fs_remove_tree(roots->dir, all->name, err);

@@ -313,8 +313,8 @@ int kiln_pack_read_tree(int fd, const struct kiln_digest *expected, struct kiln_
     return read_tree(&source, expected, tree, err);
 }
 
-// Times are not in the key, so they are the same for everybody. Deepest first: what is made below a directory touches it.
-static int set_times(const struct kiln_tree *tree, int dirfd, struct kiln_err *err) {
+// Deepest first: what is made below a directory touches it.
+int kiln_tree_set_times(const struct kiln_tree *tree, int dirfd, struct kiln_err *err) {
     const struct timespec times[2] = {{.tv_sec = KILN_PACK_MTIME_S}, {.tv_sec = KILN_PACK_MTIME_S}};
     for (size_t i = tree->count; i-- > 0;)
         if (tree->entries[i].kind != KILN_TREE_WITHHELD &&
@@ -328,5 +328,5 @@ int kiln_pack_unpack(int fd, const struct kiln_digest *expected, int dirfd, stru
         return kiln_fail(err, KILN_E_INVAL, "no directory to unpack into");
     kiln_autotree struct kiln_tree tree = {0};
     int rc = walk_fd(fd, expected, dirfd, &tree, err);
-    return rc ? rc : set_times(&tree, dirfd, err);
+    return rc ? rc : kiln_tree_set_times(&tree, dirfd, err);
 }

@@ -71,3 +71,5 @@ int kiln_pack_read_tree(int fd, const struct kiln_digest *expected, struct kiln_
 // Unpacks into the empty directory dirfd while checking; modes 0755 and 0644 (0755 executable), all times as above. On
 // failure the caller removes what is there.
 int kiln_pack_unpack(int fd, const struct kiln_digest *expected, int dirfd, struct kiln_err *err);
+// Gives what is unpacked in dirfd that time: times are not in the key, so they must be the same for everybody.
+int kiln_tree_set_times(const struct kiln_tree *tree, int dirfd, struct kiln_err *err);

@@ -123,6 +123,8 @@ static void assert_text(int dir, const char *path, const char *expected, mode_t 
     assert_string_equal(kiln_buf_text(&text), expected);
     assert_int_equal(fstatat(dir, path, &st, AT_SYMLINK_NOFOLLOW), 0);
     assert_int_equal(st.st_mode & 07777, mode);
+    assert_int_equal(st.st_mtim.tv_sec, KILN_PACK_MTIME_S); // the same for everybody
+    assert_int_equal(st.st_mtim.tv_nsec, 0);
 }
 
 static unsigned entries_in(const struct scratch *scratch, const char *path) {
@@ -149,6 +151,12 @@ static void stages_packs_and_lists(void **state) {
     assert_int_equal(kiln_tree_find(&package->tree, ".env")->kind, KILN_TREE_WITHHELD);
     assert_text(deps->fd, "liba-1.rmeta", "library", 0444);
     assert_int_equal(deps->tree.count, 1);
+    struct stat st;
+    assert_int_equal(fstat(deps->fd, &st), 0);
+    assert_int_equal(st.st_mtim.tv_sec, KILN_PACK_MTIME_S);
+    // The store's record of when the library was used stays.
+    assert_int_equal(fstatat(deps->fd, "liba-1.rmeta", &st, 0), 0);
+    assert_true(st.st_atim.tv_sec > KILN_PACK_MTIME_S);
     kiln_stage_release(&stage);
     assert_int_equal(entries_in(world->scratch, "executor/jobs"), 0);
     assert_int_equal(entries_in(world->scratch, "executor/trees"), 1);

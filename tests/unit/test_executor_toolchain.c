@@ -105,6 +105,11 @@ static void combines_the_parts(void **state) {
     assert_int_equal(fstatat(all, "x/sysroot/bin/rustc", &a, 0), 0);
     assert_int_equal(fstatat(no_linker, "x/sysroot/bin/rustc", &b, 0), 0);
     assert_true(a.st_ino == b.st_ino); // nothing is copied
+    static const char *const dated[] = {".", "usr", "usr/lib", "usr/bin", "usr/bin/cc", "x/sysroot/bin/rustc"};
+    for (size_t i = 0; i < sizeof dated / sizeof *dated; i++) {
+        assert_int_equal(fstatat(all, dated[i], &a, 0), 0);
+        assert_int_equal(a.st_mtim.tv_sec, KILN_PACK_MTIME_S);
+    }
 }
 
 static void part_path(const struct kiln_digest *part, const char *below, char path[300]) {
