@@ -2,8 +2,8 @@
 //
 // cgroup v1 (memory and pids hierarchies) and v2 (the nearest ancestor that hands memory and pids down) are used as they
 // are found; nothing of the host's set-up is changed. The group is called kiln-PID after kiln-run's process and made
-// below kiln-run's own group, so that the host's limits on it still hold. Groups that a killed kiln-run left are removed
-// by the next one.
+// below kiln-run's own group, or in v2, where a group that holds processes cannot hand controllers down, mostly beside it;
+// so the host's limits on its parent still hold. Groups that a killed kiln-run left are removed by the next one.
 // Calling order: open, (in the child) join, (after the job is gone) read, release. Not finding a usable hierarchy is no
 // error: then `memory` is false and the caller falls back to resource limits.
 #pragma once

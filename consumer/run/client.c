@@ -19,6 +19,7 @@
 
 #define MESSAGE_MAX 16384u
 #define FIRST_BIND_FD 5u
+#define END_MS 5000 // kiln-run's own end takes milliseconds
 
 int kiln_run_send(int socket, enum kiln_run_message message, const void *payload, size_t len, const int *fds,
                   size_t fds_count, struct kiln_err *err) {
@@ -195,34 +196,38 @@ int kiln_run_start(const struct kiln_run_options *options, const struct kiln_run
     return 0;
 }
 
-static void reap(struct kiln_run_session *session) {
-    while (session->pid > 0 && waitpid(session->pid, NULL, 0) < 0 && errno == EINTR)
-        ;
-    session->pid = -1;
-}
-
 int kiln_run_wait(struct kiln_run_session *session, uint64_t deadline_ms, struct kiln_run_report *report,
                   struct kiln_err *err) {
     kiln_autobuf struct kiln_buf payload = KILN_BUF_INIT(MESSAGE_MAX);
     enum kiln_run_message message;
     int rc = kiln_run_receive(session->socket, deadline_ms, &message, &payload, NULL, 0, err);
-    if (rc == KILN_E_TIMEOUT)
+    if (rc)
         return rc;
-    if (rc == 0 && message != KILN_RUN_DONE)
-        rc = kiln_fail(err, KILN_E_CORRUPT, "kiln-run said something else than expected");
-    if (rc == 0)
-        rc = kiln_run_report_decode(payload.data, payload.len, report, err);
-    reap(session);
+    if (message != KILN_RUN_DONE)
+        return kiln_fail(err, KILN_E_CORRUPT, "kiln-run said something else than expected");
+    rc = kiln_run_report_decode(payload.data, payload.len, report, err);
+    if (rc == 0 && kiln_proc_wait(session->pid, kiln_clock_ms() + END_MS, NULL, NULL) == 0)
+        session->pid = -1;
     return rc;
+}
+
+// It takes its job with it when it is asked to end; when it does not end, the kernel does that for it.
+static void end_process(pid_t pid) {
+    kill(pid, SIGTERM);
+    if (kiln_proc_wait(pid, kiln_clock_ms() + END_MS, NULL, NULL) == 0)
+        return;
+    kill(pid, SIGKILL);
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
 }
 
 void kiln_run_release(struct kiln_run_session *session) {
     if (session->pid > 0)
-        kill(session->pid, SIGTERM);
+        end_process(session->pid);
+    session->pid = -1;
     int *const fds[] = {&session->socket,      &session->out_dir,     &session->observer_dir,
                         &session->stdout_text, &session->stderr_text};
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
         if (*fds[i] >= 0)
             close(kiln_steal_fd(fds[i]));
-    reap(session);
 }

@@ -1,7 +1,8 @@
 // kiln-run from outside: what a job sees, what it may write, how its end is reported, what start-up refuses.
 #include "tests/integration/sandbox_rig.h"
 
-#include <sys/mman.h>
+#include <linux/capability.h>
+#include <sched.h>
 
 #include "consumer/preload/observe.h"
 #include "consumer/run/root.h"
@@ -305,6 +306,73 @@ static void says_when_bwrap_is_missing_or_not_trusted(void **state) {
     remove_source(path);
 }
 
+// A bwrap of the user's own: in a user namespace without root, nobody knows whose the host's is.
+static void copy_bwrap(const char *to) {
+    kiln_autofd int in = open("/usr/bin/bwrap", O_RDONLY | O_CLOEXEC);
+    kiln_autofd int out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0755);
+    assert_int_equal(kiln_fs_copy_fd(in, out, 64u << 20, NULL, NULL), 0);
+}
+
+// Starts a job in a child that first loses something; the refusal's text comes back through a file.
+static void refuse_without(bool (*lose)(void), const char *const *texts) {
+    char path[] = "/tmp/kiln-sandbox-XXXXXX";
+    int dir = make_source(path);
+    kiln_autofree char *bwrap = kiln_path_join(path, "bwrap");
+    copy_bwrap(bwrap);
+    kiln_autofd int file = openat(dir, "text", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    pid_t child = fork();
+    if (child == 0) {
+        rig_auto struct rig rig;
+        rig_init(&rig);
+        rig.bwrap = bwrap;
+        rig_command(&rig, "/job", "hello", NULL);
+        if (!lose())
+            _exit(77);
+        int rc = rig_start(&rig);
+        dprintf(file, "%s", rc ? rig.err.text : "started");
+        _exit(rc == KILN_E_DENIED ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    kiln_autobuf struct kiln_buf text = KILN_BUF_INIT(1000);
+    rig_read_text(file, &text);
+    close(dir);
+    remove_source(path);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+        skip(); // this host does not let the test take it away
+    for (size_t i = 0; texts[i]; i++)
+        if (!strstr(kiln_buf_text(&text), texts[i]))
+            fail_msg("\"%s\" is not in: %s", texts[i], kiln_buf_text(&text));
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static bool write_text(const char *path, const char *text) {
+    kiln_autofd int fd = open(path, O_WRONLY | O_CLOEXEC);
+    return fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+}
+
+static bool lose_user_namespaces(void) {
+    char uid_map[48], gid_map[48];
+    snprintf(uid_map, sizeof uid_map, "%u %u 1", geteuid(), geteuid());
+    snprintf(gid_map, sizeof gid_map, "%u %u 1", getegid(), getegid());
+    return unshare(CLONE_NEWUSER) == 0 && write_text("/proc/self/setgroups", "deny") &&
+           write_text("/proc/self/uid_map", uid_map) && write_text("/proc/self/gid_map", gid_map) &&
+           write_text("/proc/sys/user/max_user_namespaces", "0");
+}
+
+static bool lose_administration(void) { return prctl(PR_CAPBSET_DROP, CAP_SYS_ADMIN) == 0; }
+
+static void says_which_wall_is_missing(void **state) {
+    (void)state;
+    if (geteuid() == 0) {
+        static const char *const texts[] = {"root without CAP_SYS_ADMIN", "ordinary user", NULL};
+        refuse_without(lose_administration, texts);
+    } else {
+        static const char *const texts[] = {"refuses a user namespace", "sysctl user.max_user_namespaces", NULL};
+        refuse_without(lose_user_namespaces, texts);
+    }
+}
+
 static void says_when_bwrap_fails(void **state) {
     (void)state;
     static const struct {
@@ -345,6 +413,7 @@ static int tests(void) {
         cmocka_unit_test(refuses_a_source_that_moved),
         cmocka_unit_test(refuses_bad_layouts),
         cmocka_unit_test(says_when_bwrap_is_missing_or_not_trusted),
+        cmocka_unit_test(says_which_wall_is_missing),
         cmocka_unit_test(says_when_bwrap_fails),
     };
     return cmocka_run_group_tests_name("sandbox", all, NULL, NULL);
