@@ -203,9 +203,9 @@ int kiln_sandbox_launch(struct kiln_sandbox *sandbox, struct kiln_err *err) {
     if (status < 0 || !argv)
         return kiln_fail_errno(err, KILN_E_IO, "launching the sandbox");
     const struct launch launch = {sandbox, argv, args, status, theirs};
-    pid_t pid = fork();
+    pid_t pid = kiln_cgroup_fork(sandbox->cgroup, err);
     if (pid < 0)
-        return kiln_fail_errno(err, KILN_E_IO, "launching the sandbox");
+        return pid;
     if (pid == 0) {
         close(ours); // so that the caller's death is seen as the end of the conversation
         become_bwrap(&launch);

@@ -4,11 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,6 +21,7 @@
 
 #define PROC_TEXT_MAX (4u << 20)
 #define NAME_PREFIX "kiln-"
+#define LOCK_ATTEMPTS 8
 
 // Is `word` an element of a list separated by `separator`?
 static bool listed(const char *list, size_t len, char separator, const char *word) {
@@ -99,8 +103,13 @@ static bool read_value(int dir, const char *name, struct kiln_buf *text) {
     return fd >= 0 && kiln_fs_read_fd(fd, text, NULL) == 0;
 }
 
-// Groups named after processes that are gone. One that still holds processes refuses to be removed, so a wrong guess
-// about a process of another pid namespace costs nothing once that process has joined.
+// A group belongs to whoever holds a lock on its directory; the name alone would not tell, since process ids come again.
+static int lock_group(int parent, const char *name, int operation) {
+    kiln_autofd int dir = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    return dir >= 0 && flock(dir, operation) == 0 ? kiln_steal_fd(&dir) : -1;
+}
+
+// Groups that nobody holds: their kiln-run was killed. One in which a process still dies refuses to be removed for now.
 static void remove_stale(int parent) {
     int copy = openat(parent, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = copy >= 0 ? fdopendir(copy) : NULL;
@@ -112,12 +121,29 @@ static void remove_stale(int parent) {
     for (struct dirent *entry; (entry = readdir(dir));) {
         if (strncmp(entry->d_name, NAME_PREFIX, strlen(NAME_PREFIX)))
             continue;
-        char *end;
-        long pid = strtol(entry->d_name + strlen(NAME_PREFIX), &end, 10);
-        if (*end == 0 && pid > 0 && kill((pid_t)pid, 0) < 0 && errno == ESRCH)
+        kiln_autofd int stale = lock_group(parent, entry->d_name, LOCK_EX | LOCK_NB);
+        if (stale >= 0)
             unlinkat(parent, entry->d_name, AT_REMOVEDIR);
     }
     closedir(dir);
+}
+
+static bool is_still_there(int parent, const char *name, int dir) {
+    struct stat by_name, by_fd;
+    return fstatat(parent, name, &by_name, AT_SYMLINK_NOFOLLOW) == 0 && fstat(dir, &by_fd) == 0 &&
+           by_name.st_ino == by_fd.st_ino;
+}
+
+// Makes and locks a group; another kiln-run may take it for a stale one in between.
+static int make_locked(int parent, const char *name) {
+    for (int attempt = 0; attempt < LOCK_ATTEMPTS; attempt++) {
+        if (mkdirat(parent, name, 0755) < 0 && errno != EEXIST)
+            return -1;
+        kiln_autofd int dir = lock_group(parent, name, LOCK_EX);
+        if (dir >= 0 && is_still_there(parent, name, dir))
+            return kiln_steal_fd(&dir);
+    }
+    return -1;
 }
 
 // Makes our group below the directory `path`; false when the host does not let us.
@@ -126,27 +152,27 @@ static bool make_group(struct kiln_cgroup *cgroup, const char *path) {
     if (parent < 0 || faccessat(parent, ".", W_OK, AT_EACCESS) < 0)
         return false;
     remove_stale(parent);
-    if (mkdirat(parent, cgroup->name, 0755) < 0)
-        return false;
-    kiln_autofd int dir = openat(parent, cgroup->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    kiln_autofd int procs = dir < 0 ? -1 : openat(dir, "cgroup.procs", O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (procs < 0) {
+    kiln_autofd int dir = make_locked(parent, cgroup->name);
+    // Not cgroup.procs: moving whole processes takes a lock that waits for all processors, some milliseconds each time.
+    kiln_autofd int tasks = dir < 0 || cgroup->v2 ? -1 : openat(dir, "tasks", O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (dir < 0 || (tasks < 0 && !cgroup->v2)) {
         unlinkat(parent, cgroup->name, AT_REMOVEDIR);
         return false;
     }
     cgroup->groups[cgroup->count++] = (struct kiln_cgroup_group){
-        .parent = kiln_steal_fd(&parent), .dir = kiln_steal_fd(&dir), .procs = kiln_steal_fd(&procs)};
+        .parent = kiln_steal_fd(&parent), .dir = kiln_steal_fd(&dir), .tasks = kiln_steal_fd(&tasks)};
     return true;
 }
 
 static void drop_last_group(struct kiln_cgroup *cgroup) {
     struct kiln_cgroup_group *group = &cgroup->groups[--cgroup->count];
-    close(group->procs);
-    close(group->dir);
+    if (group->tasks >= 0)
+        close(group->tasks);
     // The kernel lets go of a group a moment after its last process was reaped.
     for (int attempt = 0; unlinkat(group->parent, cgroup->name, AT_REMOVEDIR) < 0 && errno == EBUSY && attempt < 200;
          attempt++)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    close(group->dir);
     close(group->parent);
 }
 
@@ -182,10 +208,10 @@ static void open_v2(struct kiln_cgroup *cgroup, char *place, uint64_t memory_byt
             return;
         *slash = 0;
     }
+    cgroup->v2 = true;
     if (!make_group(cgroup, place))
         return;
     int dir = cgroup->groups[0].dir;
-    cgroup->v2 = true;
     cgroup->memory = write_number(dir, "memory.max", memory_bytes) == 0;
     write_value(dir, "memory.swap.max", "0"); // absent without swap accounting
     write_value(dir, "memory.oom.group", "1");
@@ -214,9 +240,22 @@ int kiln_cgroup_open(struct kiln_cgroup *cgroup, uint64_t memory_bytes, uint32_t
     return 0;
 }
 
+pid_t kiln_cgroup_fork(const struct kiln_cgroup *cgroup, struct kiln_err *err) {
+    pid_t pid;
+    if (cgroup->v2 && cgroup->count) {
+        // Born in the group: moving there afterwards takes the same slow lock as in v1.
+        struct clone_args args = {.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD,
+                                  .cgroup = (uint64_t)cgroup->groups[0].dir};
+        pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
+    } else {
+        pid = fork();
+    }
+    return pid < 0 ? kiln_fail_errno(err, KILN_E_DENIED, "a process in control group %s", cgroup->name) : pid;
+}
+
 int kiln_cgroup_join(const struct kiln_cgroup *cgroup, struct kiln_err *err) {
     for (size_t i = 0; i < cgroup->count; i++)
-        if (write(cgroup->groups[i].procs, "0", 1) != 1)
+        if (cgroup->groups[i].tasks >= 0 && write(cgroup->groups[i].tasks, "0", 1) != 1)
             return kiln_fail_errno(err, KILN_E_IO, "joining control group %s", cgroup->name);
     return 0;
 }

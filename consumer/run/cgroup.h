@@ -4,13 +4,14 @@
 // are found; nothing of the host's set-up is changed. The group is called kiln-PID after kiln-run's process and made
 // below kiln-run's own group, or in v2, where a group that holds processes cannot hand controllers down, mostly beside it;
 // so the host's limits on its parent still hold. Groups that a killed kiln-run left are removed by the next one.
-// Calling order: open, (in the child) join, (after the job is gone) read, release. Not finding a usable hierarchy is no
+// Calling order: open, fork, (in the child) join, (after the job is gone) read, release. Not finding a usable hierarchy is no
 // error: then `memory` is false and the caller falls back to resource limits.
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "lib/base/err.h"
 
@@ -18,7 +19,7 @@
 
 struct kiln_cgroup {
     struct kiln_cgroup_group {
-        int parent, dir, procs; // descriptors
+        int parent, dir, tasks; // descriptors; tasks is -1 in v2
     } groups[KILN_CGROUP_GROUPS];
     size_t count;
     char name[32];
@@ -29,7 +30,9 @@ struct kiln_cgroup {
 #define KILN_CGROUP_INIT ((struct kiln_cgroup){0})
 
 int kiln_cgroup_open(struct kiln_cgroup *cgroup, uint64_t memory_bytes, uint32_t processes, struct kiln_err *err);
-int kiln_cgroup_join(const struct kiln_cgroup *cgroup, struct kiln_err *err); // moves the calling process
+// fork(2), in v2 into the group. Returns the child's id, 0 in the child, or a KILN_E_*. Of a single-threaded process.
+pid_t kiln_cgroup_fork(const struct kiln_cgroup *cgroup, struct kiln_err *err);
+int kiln_cgroup_join(const struct kiln_cgroup *cgroup, struct kiln_err *err); // in the child: what fork left to do
 void kiln_cgroup_read(const struct kiln_cgroup *cgroup, uint64_t *peak_bytes, uint64_t *oom_kills);
 void kiln_cgroup_release(struct kiln_cgroup *cgroup); // removes the groups
 

@@ -5,8 +5,10 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <glob.h>
+#include <limits.h>
 #include <linux/keyctl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -41,21 +43,42 @@ static int marked_processes(void) {
     return count;
 }
 
-// Control groups of a kiln-run that is gone, in all hierarchies, at any depth that occurs.
-static size_t cgroups_left(void) {
+// Control groups of kiln-run in all hierarchies, at any depth that occurs.
+static glob_t list_groups(void) {
     static const char *const patterns[] = {"/sys/fs/cgroup/kiln-[0-9]*",       "/sys/fs/cgroup/*/kiln-[0-9]*",
                                            "/sys/fs/cgroup/*/*/kiln-[0-9]*",   "/sys/fs/cgroup/*/*/*/kiln-[0-9]*",
                                            "/sys/fs/cgroup/*/*/*/*/kiln-[0-9]*"};
     glob_t found = {0};
     for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++)
         glob(patterns[i], GLOB_NOSORT | (i ? GLOB_APPEND : 0), NULL, &found);
-    size_t count = 0;
-    for (size_t i = 0; i < found.gl_pathc; i++) {
-        pid_t pid = (pid_t)strtol(strrchr(found.gl_pathv[i], '-') + 1, NULL, 10);
-        count += kill(pid, 0) < 0 && errno == ESRCH;
+    return found;
+}
+
+static bool is_new(const glob_t *before, const char *path) {
+    for (size_t i = 0; i < before->gl_pathc; i++)
+        if (!strcmp(before->gl_pathv[i], path))
+            return false;
+    return true;
+}
+
+// Waits until no group is left that nobody holds and that was not there before; other jobs may run on this host.
+static void assert_no_new_group(glob_t *before) {
+    for (uint64_t deadline_ms = kiln_clock_ms() + 10000;;) {
+        glob_t now = list_groups();
+        char left[PATH_MAX] = "";
+        for (size_t i = 0; i < now.gl_pathc; i++) {
+            kiln_autofd int dir = open(now.gl_pathv[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+            if (is_new(before, now.gl_pathv[i]) && dir >= 0 && flock(dir, LOCK_SH | LOCK_NB) == 0)
+                snprintf(left, sizeof left, "%s", now.gl_pathv[i]);
+        }
+        globfree(&now);
+        if (!*left)
+            break;
+        if (kiln_clock_left_ms(deadline_ms) == 0)
+            fail_msg("%s is left", left);
+        pause_briefly();
     }
-    globfree(&found);
-    return count;
+    globfree(before);
 }
 
 static void assert_nothing_runs(void) {
@@ -283,6 +306,7 @@ static void start_spinning(struct rig *rig) {
 
 static void dies_with_kiln_run(void **state) {
     (void)state;
+    glob_t groups = list_groups();
     for (int round = 0; round < 5; round++) {
         rig_auto struct rig rig;
         start_spinning(&rig);
@@ -292,7 +316,7 @@ static void dies_with_kiln_run(void **state) {
         assert_int_equal(kiln_run_wait(&rig.session, kiln_clock_ms() + 5000, &rig.report, &err), KILN_E_CLOSED);
     }
     rig_expect("hello", NULL, "hello\n"); // removes the control groups that the killed ones left
-    assert_int_equal(cgroups_left(), 0);
+    assert_no_new_group(&groups);
 }
 
 // The kiln-run that `starter` started; -1 while there is none.
@@ -368,6 +392,7 @@ static void read_mounts(struct kiln_buf *text) {
 static void leaves_nothing_on_the_host(void **state) {
     (void)state;
     kiln_autobuf struct kiln_buf before = KILN_BUF_INIT(1u << 20), after = KILN_BUF_INIT(1u << 20);
+    glob_t groups = list_groups();
     read_mounts(&before);
     rig_expect("hello", NULL, "hello\n");
     rig_auto struct rig refused;
@@ -375,9 +400,7 @@ static void leaves_nothing_on_the_host(void **state) {
     rig_command(&refused, "/job", "hello", NULL);
     refused.spec.tmp_dir = (char *)"/usr/absent"; // found out after the control group was made
     assert_int_equal(rig_start(&refused), KILN_E_DENIED);
-    for (uint64_t deadline_ms = kiln_clock_ms() + 5000; cgroups_left() && kiln_clock_left_ms(deadline_ms);)
-        pause_briefly();
-    assert_int_equal(cgroups_left(), 0);
+    assert_no_new_group(&groups);
     read_mounts(&after);
     assert_string_equal(kiln_buf_text(&before), kiln_buf_text(&after));
     assert_nothing_runs();

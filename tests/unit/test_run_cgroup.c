@@ -5,9 +5,17 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "consumer/run/cgroup.h"
+#include "lib/base/cleanup.h"
+#include "lib/base/fs.h"
 
 #define V1_MOUNTS                                                                                                      \
     "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"                                                           \
@@ -51,7 +59,41 @@ static void places(void **state) {
     }
 }
 
+static bool is_in_group(const char *name) {
+    kiln_autobuf struct kiln_buf text = KILN_BUF_INIT(1u << 16);
+    return kiln_fs_read_file(AT_FDCWD, "/proc/self/cgroup", &text, NULL) == 0 && strstr(kiln_buf_text(&text), name);
+}
+
+// Every host with a v2 hierarchy that lets us make groups can show that the child is born in one; whether the hierarchy
+// has controllers does not matter for that.
+static void a_child_is_born_in_its_v2_group(void **state) {
+    (void)state;
+    kiln_autobuf struct kiln_buf mounts = KILN_BUF_INIT(1u << 20), membership = KILN_BUF_INIT(1u << 16);
+    assert_int_equal(kiln_fs_read_file(AT_FDCWD, "/proc/self/mountinfo", &mounts, NULL), 0);
+    assert_int_equal(kiln_fs_read_file(AT_FDCWD, "/proc/self/cgroup", &membership, NULL), 0);
+    char *place = kiln_cgroup_place(kiln_buf_text(&mounts), kiln_buf_text(&membership), "");
+    kiln_autofd int parent = place ? open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    free(place);
+    struct kiln_cgroup cgroup = {.count = 1, .v2 = true};
+    snprintf(cgroup.name, sizeof cgroup.name, "kiln-test-%d", getpid());
+    if (parent < 0 || mkdirat(parent, cgroup.name, 0755))
+        skip(); // no writable cgroup v2 here
+    int dir = openat(parent, cgroup.name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    cgroup.groups[0] = (struct kiln_cgroup_group){.parent = kiln_steal_fd(&parent), .dir = dir, .tasks = -1};
+    pid_t pid = kiln_cgroup_fork(&cgroup, NULL);
+    if (pid == 0)
+        _exit(kiln_cgroup_join(&cgroup, NULL) == 0 && is_in_group(cgroup.name) ? 0 : 1);
+    int status = -1;
+    if (pid > 0)
+        waitpid(pid, &status, 0);
+    int again = dup(cgroup.groups[0].parent);
+    kiln_cgroup_release(&cgroup);
+    assert_int_equal(status, 0);
+    assert_int_equal(faccessat(again, cgroup.name, F_OK, 0), -1); // removed by release
+    close(again);
+}
+
 int main(void) {
-    const struct CMUnitTest all[] = {cmocka_unit_test(places)};
+    const struct CMUnitTest all[] = {cmocka_unit_test(places), cmocka_unit_test(a_child_is_born_in_its_v2_group)};
     return cmocka_run_group_tests(all, NULL, NULL);
 }
