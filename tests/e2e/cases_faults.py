@@ -270,7 +270,9 @@ def case_interrupted_wrapper(world):
         target = world.path(f"target-{number}")
         env = {**os.environ, "RUSTC_WRAPPER": world.program("kiln"), "KILN_DIR": str(agent.dir), "CARGO_INCREMENTAL": "0"}
         cargo = subprocess.Popen(["cargo", "build", "--target-dir", str(target)], cwd=project, env=env, start_new_session=True,
-                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                 # A shell's background job, and so a test run, may have these ignored.
+                                 preexec_fn=lambda: [signal.signal(one, signal.SIG_DFL) for one in (signal.SIGINT, signal.SIGTERM)])
         wait_for(lambda: agent.status()["waiting"] or cargo.poll() is not None,
                  30, "a unit waits")
         os.killpg(cargo.pid, sig)
