@@ -2,7 +2,6 @@
 //
 // Started by the agent (embedded default) with the bus as descriptor 3. SIGTERM drains: no new work, running jobs get a few
 // seconds, then the process ends and takes their sandboxes with it.
-#include <errno.h>
 #include <getopt.h>
 #include <poll.h>
 #include <signal.h>
@@ -10,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,13 +21,7 @@
 
 #define BUS_FD 3
 #define DRAIN_MS 2000
-
-static volatile sig_atomic_t draining;
-
-static void on_terminate(int number) {
-    (void)number;
-    draining = 1;
-}
+#define DRAIN_TICK_MS 20
 
 struct options {
     const char *dir, *libexec;
@@ -35,6 +29,7 @@ struct options {
 };
 
 struct executor {
+    int signals; // SIGTERM and SIGINT, which all threads block
     struct kiln_job_context context;
     struct kiln_bus *bus;
     struct kiln_slots *slots;
@@ -65,6 +60,17 @@ static int open_executor(const struct options *options, struct executor *executo
     return rc ? rc : kiln_slots_new(context, executor->bus, options->slots, &executor->slots, err);
 }
 
+// Before any thread starts, so that all inherit the mask.
+static int watch_signals(int *signals, struct kiln_err *err) {
+    sigset_t watched;
+    sigemptyset(&watched);
+    sigaddset(&watched, SIGTERM);
+    sigaddset(&watched, SIGINT);
+    if (sigprocmask(SIG_BLOCK, &watched, NULL) == 0 && (*signals = signalfd(-1, &watched, SFD_CLOEXEC)) >= 0)
+        return 0;
+    return kiln_fail_errno(err, KILN_E_IO, "watch signals");
+}
+
 static void close_executor(struct executor *executor) {
     kiln_slots_free(executor->slots);
     kiln_stages_close(executor->context.stages);
@@ -74,6 +80,8 @@ static void close_executor(struct executor *executor) {
     free(executor->run_program);
     free(executor->observer);
     free(executor->store_path);
+    if (executor->signals >= 0)
+        close(executor->signals);
 }
 
 static int take_work(struct executor *executor, const struct kiln_record *record) {
@@ -88,24 +96,34 @@ static int take_work(struct executor *executor, const struct kiln_record *record
     return kiln_bus_ack(executor->bus, record, NULL);
 }
 
+static int take_records(struct executor *executor, struct kiln_err *err) {
+    for (;;) {
+        struct kiln_record record = {0};
+        int rc = kiln_bus_poll(executor->bus, kiln_clock_ms(), &record, err);
+        if (rc)
+            return rc == KILN_E_TIMEOUT ? 0 : rc;
+        take_work(executor, &record);
+        kiln_record_release(&record);
+    }
+}
+
+// Until told to end; then until the running jobs have ended, or DRAIN_MS have passed.
 static int run(struct executor *executor, struct kiln_err *err) {
     uint64_t end_ms = UINT64_MAX;
     while (end_ms == UINT64_MAX || (kiln_slots_running(executor->slots) && kiln_clock_ms() < end_ms)) {
-        if (draining && end_ms == UINT64_MAX) {
-            kiln_slots_drain(executor->slots);
-            end_ms = kiln_clock_ms() + DRAIN_MS;
-        }
         int rc = kiln_slots_tick(executor->slots, err);
         if (rc)
             return rc;
-        struct kiln_record record = {0};
-        rc = kiln_bus_poll(executor->bus, kiln_clock_ms() + (draining ? 20 : KILN_SLOTS_TICK_MS / 10), &record, err);
-        if (rc == KILN_E_TIMEOUT)
-            continue;
+        struct pollfd watch[] = {{.fd = kiln_bus_fd(executor->bus), .events = POLLIN},
+                                 {.fd = end_ms == UINT64_MAX ? executor->signals : -1, .events = POLLIN}};
+        int ready = poll(watch, 2, end_ms == UINT64_MAX ? (int)KILN_SLOTS_TICK_MS : DRAIN_TICK_MS);
+        if (ready > 0 && watch[1].revents) {
+            kiln_slots_drain(executor->slots);
+            end_ms = kiln_clock_ms() + DRAIN_MS;
+        }
+        rc = take_records(executor, err);
         if (rc)
             return rc;
-        take_work(executor, &record);
-        kiln_record_release(&record);
     }
     return 0;
 }
@@ -140,14 +158,13 @@ int main(int argc, char **argv) {
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
-    struct sigaction action = {.sa_handler = on_terminate};
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
     umask(022);
     kiln_log_init(STDERR_FILENO, "executor", KILN_LOG_INFO, false);
-    struct executor executor = {0};
+    struct executor executor = {.signals = -1};
     struct kiln_err err = {0};
-    int rc = open_executor(&options, &executor, &err);
+    int rc = watch_signals(&executor.signals, &err);
+    if (rc == 0)
+        rc = open_executor(&options, &executor, &err);
     if (rc == 0)
         rc = run(&executor, &err);
     if (rc && rc != KILN_E_CLOSED)

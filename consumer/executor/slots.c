@@ -4,11 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 
 #define CREDIT_LIFE_MS 30000
+#define RETRIES_MAX 100
+#define RETRY_MS 50
 
 enum slot_state { SLOT_FREE, SLOT_GIVEN, SLOT_RUNNING };
 
@@ -43,6 +46,11 @@ static void publish_candidate(struct kiln_slots *all, const struct kiln_candidat
     int rc = kiln_candidate_encode(candidate, &record, &err);
     if (rc == 0)
         rc = publish(all, KILN_TOPIC_CANDIDATES, candidate->action_digest.bytes, 32, &record, &err);
+    // A full topic: waiting costs less than doing the job again.
+    for (int attempt = 0; rc && err.retriable && attempt < RETRIES_MAX; attempt++) {
+        nanosleep(&(struct timespec){.tv_nsec = RETRY_MS * 1000000}, NULL);
+        rc = publish(all, KILN_TOPIC_CANDIDATES, candidate->action_digest.bytes, 32, &record, &err);
+    }
     if (rc)
         kiln_log(KILN_LOG_ERROR, "candidate_lost", "error", err.text, NULL);
 }
