@@ -112,7 +112,7 @@ static int run(struct executor *executor, struct kiln_err *err) {
     uint64_t end_ms = UINT64_MAX;
     while (end_ms == UINT64_MAX || (kiln_slots_running(executor->slots) && kiln_clock_ms() < end_ms)) {
         int rc = kiln_slots_tick(executor->slots, err);
-        if (rc)
+        if (rc && !err->retriable) // a full topic: the next tick tries again
             return rc;
         struct pollfd watch[] = {{.fd = kiln_bus_fd(executor->bus), .events = POLLIN},
                                  {.fd = end_ms == UINT64_MAX ? executor->signals : -1, .events = POLLIN}};

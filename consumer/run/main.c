@@ -98,7 +98,7 @@ static int enter_namespaces(bool root, struct kiln_err *err) {
     return KILN_E_DENIED;
 }
 
-static int raise_walls(struct run *run, const char *bwrap, struct kiln_err *err) {
+static int prepare(struct run *run, const char *bwrap, struct kiln_err *err) {
     bool root = geteuid() == 0;
     struct kiln_root_owner owner = {root ? KILN_SANDBOX_UID : geteuid(), root ? KILN_SANDBOX_UID : getegid()};
     umask(022);
@@ -247,7 +247,7 @@ static int run_job(struct run *run, const char *bwrap) {
     if (rc == 0 && !starter_lives())
         return EXIT_FAILURE;
     if (rc == 0)
-        rc = raise_walls(run, bwrap, &err);
+        rc = prepare(run, bwrap, &err);
     if (rc) {
         extinguish(run);
         return refuse(&err);

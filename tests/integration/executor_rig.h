@@ -10,8 +10,8 @@
 #include "lib/core/result.h"
 
 #define EXECUTOR "local"
-#define COMPILER KILN_BINARY_DIR "/tests/executor_compiler"
-#define OBSERVER KILN_BINARY_DIR "/consumer/libkiln-observe.so"
+#define COMPILER rig_program("tests/executor_compiler")
+#define OBSERVER rig_program("consumer/libkiln-observe.so")
 #define SOURCE "pub fn answer() {}\n"
 
 struct world {

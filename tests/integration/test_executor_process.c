@@ -8,7 +8,6 @@
 #include "lib/base/proc.h"
 #include "lib/bus/bus.h"
 
-#define LIBEXEC KILN_BINARY_DIR "/consumer"
 #define SLOTS 2
 #define PATIENCE_MS 20000
 
@@ -75,12 +74,14 @@ static void start_executor(struct fleet *fleet) {
     while (next_record(fleet, KILN_TOPIC_CREDITS, 20, &stale))
         kiln_record_release(&stale);
     assert_int_equal(kiln_bus_server_connect(fleet->server, KILN_BUS_EXECUTOR, &fd, NULL), 0);
-    char *const argv[] = {(char *)"kiln-executor", (char *)"--dir", fleet->world->path, (char *)"--libexec", (char *)LIBEXEC,
+    const char *program = rig_program("consumer/kiln-executor");
+    kiln_autofree char *libexec = kiln_path_dir(program);
+    char *const argv[] = {(char *)"kiln-executor", (char *)"--dir", fleet->world->path, (char *)"--libexec", libexec,
                           (char *)"--slots", (char *)"2", NULL};
     char *const envp[] = {NULL};
     kiln_autofd int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     const struct kiln_proc_fd fds[] = {{null, 0}, {null, 1}, {null, 2}, {fd, 3}};
-    const struct kiln_proc_options options = {.program = LIBEXEC "/kiln-executor", .argv = argv, .envp = envp, .fds = fds,
+    const struct kiln_proc_options options = {.program = program, .argv = argv, .envp = envp, .fds = fds,
                                               .fds_count = 4};
     if (kiln_proc_spawn(&options, &fleet->executor, &err))
         fail_msg("%s", err.text);
