@@ -552,7 +552,8 @@ static void entry_at_the_edge(struct image image) { set_number(leaf_page(image) 
 static void entry_has_duplicates(struct image image) { node_of(leaf_page(image), 1)[4] |= 4; }
 static void entry_is_long(struct image image) { set_number(node_of(leaf_page(image), 1), 2, 4000); }
 static void entries_overlap(struct image image) { // each is in its page, and the second reaches into another
-    unsigned char *leaf = leaf_page(image), *node = node_of(leaf, 0) < node_of(leaf, 1) ? node_of(leaf, 0) : node_of(leaf, 1);
+    unsigned char *leaf = leaf_page(image), *first = node_of(leaf, 0), *second = node_of(leaf, 1);
+    unsigned char *node = first < second ? first : second;
     set_number(node, 2, get_number(node, 2) + 2);
 }
 static void entry_is_very_long(struct image image) { set_number(node_of(leaf_page(image), 1) + 2, 2, 1); }
@@ -610,13 +611,15 @@ static void each_rule_of_the_check_holds(void **state) {
         const char *name;
         void (*edit)(struct image image);
     } cases[] = {
-        EDIT(nothing), EDIT(no_magic), EDIT(no_second_meta), EDIT(other_page_size), EDIT(huge_map), EDIT(huge_last_page), EDIT(absurd_last_page),
-        EDIT(sorted_duplicates), EDIT(too_deep), EDIT(too_flat), EDIT(other_count), EDIT(other_branch_pages), EDIT(other_leaf_pages), EDIT(other_overflow_pages), EDIT(root_is_meta),
-        EDIT(root_is_outside), EDIT(root_is_lost), EDIT(page_number), EDIT(page_kind), EDIT(lower_is_odd),
-        EDIT(lower_is_small), EDIT(lower_is_none), EDIT(branch_of_one), EDIT(upper_is_large), EDIT(upper_above_entries),
-        EDIT(upper_below_lower), EDIT(entry_outside), EDIT(entry_at_the_edge),
-        EDIT(entry_has_duplicates), EDIT(entry_is_long), EDIT(entries_overlap), EDIT(entry_is_very_long), EDIT(key_is_long), EDIT(key_is_none),
-        EDIT(keys_change_places), EDIT(branch_key_is_long), EDIT(branch_key_is_low), EDIT(branch_key_is_high), EDIT(child_is_outside), EDIT(child_is_the_root),
+        EDIT(nothing), EDIT(no_magic), EDIT(no_second_meta), EDIT(other_page_size), EDIT(huge_map),
+        EDIT(huge_last_page), EDIT(absurd_last_page), EDIT(sorted_duplicates), EDIT(too_deep), EDIT(too_flat),
+        EDIT(other_count), EDIT(other_branch_pages), EDIT(other_leaf_pages), EDIT(other_overflow_pages),
+        EDIT(root_is_meta), EDIT(root_is_outside), EDIT(root_is_lost), EDIT(page_number), EDIT(page_kind),
+        EDIT(lower_is_odd), EDIT(lower_is_small), EDIT(lower_is_none), EDIT(branch_of_one), EDIT(upper_is_large),
+        EDIT(upper_above_entries), EDIT(upper_below_lower), EDIT(entry_outside), EDIT(entry_at_the_edge),
+        EDIT(entry_has_duplicates), EDIT(entry_is_long), EDIT(entries_overlap), EDIT(entry_is_very_long),
+        EDIT(key_is_long), EDIT(key_is_none), EDIT(keys_change_places), EDIT(branch_key_is_long),
+        EDIT(branch_key_is_low), EDIT(branch_key_is_high), EDIT(child_is_outside), EDIT(child_is_the_root),
         EDIT(child_is_shared), EDIT(run_is_short), EDIT(run_is_a_leaf), EDIT(run_is_outside), EDIT(run_is_in_use),
         EDIT(free_count_is_large), EDIT(free_page_is_in_use), EDIT(free_page_is_meta), EDIT(free_page_is_outside),
         EDIT(free_pages_repeat), EDIT(free_pages_change_places),

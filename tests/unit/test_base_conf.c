@@ -28,8 +28,8 @@ static void the_later_origin_wins(void **state) {
     assert_int_equal(kiln_conf_number(conf, "agent.wait"), 30000);
     assert_string_equal(kiln_conf_text(conf, "cache.incremental"), "keep");
     assert_true(kiln_conf_bool(conf, "agent.on"));
-    const char text[] = "# comment\n\nname = from = file # kept\r\n[cache]\n  max_size=3M\nincremental =drop\n[agent]\non = off\n"
-                        "wait = 5m\n[ cache ]\n";
+    const char text[] = "# comment\n\nname = from = file # kept\r\n[cache]\n  max_size=3M\n"
+                        "incremental =drop\n[agent]\non = off\nwait = 5m\n[ cache ]\n";
     assert_ok(kiln_conf_load_text(conf, "f.conf", text, sizeof text - 1, &err));
     char *env[] = {TEXT("K_MAX=7K"), TEXT("K_MAXIMUM=9"), TEXT("K_ON="), TEXT("OTHER=1"), NULL};
     assert_ok(kiln_conf_load_env(conf, env, &err));

@@ -49,7 +49,8 @@ static void run_collects(void **state) {
 static void environment_cwd_and_session_are_given(void **state) {
     struct scratch *scratch = *state;
     char *argv[4];
-    struct kiln_proc_options options = shell(argv, "pwd; echo $KILN_PROBE; set -- $(cat /proc/$$/stat); test $1 = $6 && echo leader");
+    struct kiln_proc_options options =
+        shell(argv, "pwd; echo $KILN_PROBE; set -- $(cat /proc/$$/stat); test $1 = $6 && echo leader");
     char expected[200];
     options.cwd = scratch->path;
     snprintf(expected, sizeof expected, "%s\nyes\n", scratch->path);
