@@ -91,6 +91,9 @@ static bool starter_lives(void) {
 static int enter_namespaces(bool root, struct kiln_err *err) {
     if (!root)
         return kiln_userns_enter(CLONE_NEWNS | CLONE_NEWPID, err);
+    if (!kiln_userns_knows(KILN_SANDBOX_UID))
+        return kiln_fail(err, KILN_E_DENIED, "root of a user namespace without uid %u (a rootless container?) cannot give the "
+                                             "job a user of its own; run Kiln as an ordinary user", KILN_SANDBOX_UID);
     if (unshare(CLONE_NEWNS | CLONE_NEWPID) == 0)
         return 0;
     kiln_fail_errno(err, KILN_E_DENIED, "root without CAP_SYS_ADMIN (a container?) cannot start a sandbox; run Kiln as an "

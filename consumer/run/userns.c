@@ -44,6 +44,17 @@ static int write_proc(const char *path, const char *text, struct kiln_err *err) 
     return 0;
 }
 
+bool kiln_userns_knows(uid_t uid) {
+    FILE *map = fopen("/proc/self/uid_map", "re");
+    unsigned first, outside, count;
+    bool known = false;
+    while (map && !known && fscanf(map, "%u %u %u", &first, &outside, &count) == 3)
+        known = uid >= first && uid - first < count;
+    if (map)
+        fclose(map);
+    return known;
+}
+
 int kiln_userns_enter(int more_namespaces, struct kiln_err *err) {
     char uid_map[48], gid_map[48];
     snprintf(uid_map, sizeof uid_map, "%u %u 1", geteuid(), geteuid());

@@ -367,6 +367,8 @@ static void says_which_wall_is_missing(void **state) {
     if (geteuid() == 0) {
         static const char *const texts[] = {"root without CAP_SYS_ADMIN", "ordinary user", NULL};
         refuse_without(lose_administration, texts);
+        static const char *const mapped[] = {"without uid 65534", "ordinary user", NULL};
+        refuse_without(lose_user_namespaces, mapped);
     } else {
         static const char *const texts[] = {"refuses a user namespace", "sysctl user.max_user_namespaces", NULL};
         refuse_without(lose_user_namespaces, texts);
