@@ -18,6 +18,7 @@
 #include "producer/agent/toolchain_part.h"
 
 #define PROXY_TIMEOUT_MS 60000
+#define IDENTIFY_ATTEMPTS 4
 
 // A part that was identified in this process or found in the memo.
 struct part {
@@ -242,8 +243,9 @@ static int list_part(const struct part_recipe *recipe, struct kiln_part_files *f
     return KILN_E_INTERNAL;
 }
 
-static int identify_part(struct kiln_toolchains *toolchains, const struct part_recipe *recipe, struct part *part,
-                         struct kiln_err *err) {
+// Lists, identifies and stages a part; *changed: its files were touched meanwhile.
+static int read_part(struct kiln_toolchains *toolchains, const struct part_recipe *recipe, struct part *part, bool *changed,
+                     struct kiln_err *err) {
     kiln_part_files_release(&part->files);
     int rc = list_part(recipe, &part->files, err);
     if (rc == 0 && toolchains->system_mode && !kiln_part_trusted(&part->files))
@@ -255,9 +257,20 @@ static int identify_part(struct kiln_toolchains *toolchains, const struct part_r
     struct kiln_digest after;
     if (rc == 0)
         rc = kiln_part_identity(&part->files, &after, err);
-    if (rc == 0 && !kiln_digest_equal(&after, &part->identity))
-        rc = kiln_fail(err, KILN_E_UNSUPPORTED, "%s changed while it was read", recipe->key);
+    *changed = rc == 0 && !kiln_digest_equal(&after, &part->identity);
     return rc;
+}
+
+// A file that only gets another name counts as touched (its ctime tells no more), so it is worth another look.
+static int identify_part(struct kiln_toolchains *toolchains, const struct part_recipe *recipe, struct part *part,
+                         struct kiln_err *err) {
+    for (int attempt = 0; attempt < IDENTIFY_ATTEMPTS; attempt++) {
+        bool changed;
+        int rc = read_part(toolchains, recipe, part, &changed, err);
+        if (rc || !changed)
+            return rc;
+    }
+    return kiln_fail(err, KILN_E_UNSUPPORTED, "%s changed while it was read", recipe->key);
 }
 
 static int resolve_part(struct kiln_toolchains *toolchains, const struct part_recipe *recipe, struct kiln_digest *digest,
