@@ -159,8 +159,9 @@ class Bench:
         for name in names:
             if not self.peer(name).exists():
                 print(f"installing {name} {PEERS[name]} (several minutes)", flush=True)
-                extra = ["--no-default-features"] if name == "sccache" else []
-                subprocess.run(["cargo", "install", name, "--locked", "--version", PEERS[name], *extra, "--root", self.peers],
+                # The lock file that kache ships names a version that cannot be had any more.
+                extra = ["--locked", "--no-default-features"] if name == "sccache" else []
+                subprocess.run(["cargo", "install", name, "--version", PEERS[name], *extra, "--root", self.peers],
                                check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def time_build(self, arm, place):
