@@ -111,7 +111,7 @@ static int run_probe(const char *bwrap, const char *self, char *port, struct kil
     char *argv[] = {(char *)PROBE_PATH, (char *)"--probe", port};
     const struct kiln_run_spec spec = {
         .binds = binds, .binds_count = 2, .links = links, .links_count = 2, .argv = argv, .argc = 3,
-        .cwd = (char *)"/work/cwd", .out_dir = (char *)"/work/out", .observer_dir = (char *)"/work/obs", .tmp_dir = (char *)"/tmp",
+        .cwd = (char *)"/job/cwd", .out_dir = (char *)"/job/out", .observer_dir = (char *)"/job/obs", .tmp_dir = (char *)"/tmp",
         .out_bytes = 1 << 20, .tmp_bytes = 1 << 20, .observer_bytes = 8 << 20, .inodes = 1000, .wall_ms = DEADLINE_MS,
         .memory_bytes = 256u << 20, .file_bytes = 1 << 20, .text_bytes = 1 << 20, .processes = 64,
     };
