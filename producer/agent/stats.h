@@ -1,8 +1,8 @@
 // Counters of what the agent did, kept across restarts in DIR/stats.json.
 //
-// requests = hits + misses + local + passed_through + errors, where a miss is answered by a new or shared execution, and
-// a request that ends in a local compile counts under `local` (with its reason) whatever happened before. executions
-// counts sandbox runs that this agent's submissions caused. Reasons are counted by their first word.
+// requests = hits + misses + local + passed_through. A miss is answered by a new or shared execution; a request that ends
+// in a local compile counts under `local` (with its reason) whatever happened before, and under `errors` as well when a
+// failure of ours was that reason. executions counts sandbox runs that this agent's submissions caused. Reasons are counted by their first word.
 // Thread-safe.
 #pragma once
 

@@ -168,7 +168,6 @@ static int sysroot_of_proxy(struct kiln_toolchains *toolchains, const char *prog
     int rc = proxy_key(program, query, &key);
     if (rc)
         return kiln_fail(err, rc, "toolchain choice of %s", program);
-    kiln_autobuf struct kiln_buf hex = KILN_BUF_INIT(256);
     struct kiln_digest digest;
     char name[KILN_DIGEST_HEX_LEN + 1];
     kiln_digest_of(key.data, key.len, &digest);
