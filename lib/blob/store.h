@@ -59,6 +59,48 @@ int kiln_store_remove_below(struct kiln_store *store, enum kiln_space space, con
 int kiln_store_prune(struct kiln_store *store, enum kiln_space space, uint64_t max_bytes, uint64_t keep_ms,
                      uint64_t *removed_bytes, struct kiln_err *err);
 
+// A pin names one stored version of an object: what a reader with the pin gets cannot be shadowed by a later PUT or hidden
+// by a delete marker. "" in the directory store. S3: the version id.
+struct kiln_pin {
+    char text[128];
+};
+// Verifier: puts content for good, locked until retain_until_ms (wall clock; 0: the bucket's default), and says which version
+// it is. An object that is there is adopted when its bytes match and its lock reaches far enough; else a new version is put.
+int kiln_store_keep_fd(struct kiln_store *store, const char *key, int fd, uint64_t max_bytes,
+                       const struct kiln_digest *expected, uint64_t retain_until_ms, struct kiln_pin *pin, struct kiln_err *err);
+// A vault object by its pin: version, lock (S3: COMPLIANCE and date) and digest are checked. KILN_E_CORRUPT otherwise.
+int kiln_store_get_pinned(struct kiln_store *store, const char *key, const struct kiln_pin *pin,
+                          const struct kiln_digest *expected, int *fd, uint64_t *size, struct kiln_err *err);
+// Pointer under object lock: create-only. *pin may be NULL. KILN_E_EXISTS: a version (or a delete marker over one) is there.
+int kiln_store_keep_pointer(struct kiln_store *store, const char *key, const void *data, size_t len, uint64_t retain_until_ms,
+                            bool over_shadow, struct kiln_pin *pin, struct kiln_err *err);
+// Verifier: all versions of a pointer, oldest first (delete markers left out), until visit gives non-zero, which is returned.
+int kiln_store_pointer_versions(struct kiln_store *store, const char *key,
+                                int (*visit)(void *context, const struct kiln_pin *pin, const struct kiln_buf *bytes),
+                                void *context, struct kiln_err *err);
+// Fetches several objects at once into the caller's descriptors (-1 where one failed, its error in errs). Bounded parallel.
+struct kiln_store_want {
+    enum kiln_space space;
+    const char *key;
+    const struct kiln_pin *pin; // or NULL
+    const struct kiln_digest *expected; // or NULL: unchecked
+    int fd;
+    uint64_t size;
+    struct kiln_err err;
+};
+void kiln_store_get_many(struct kiln_store *store, struct kiln_store_want *wants, size_t count);
+struct kiln_store_offer {
+    enum kiln_space space;
+    const char *key;
+    int fd;
+    uint64_t max_bytes;
+    const struct kiln_digest *expected; // or NULL
+    struct kiln_err err;                // code 0: stored
+};
+int kiln_store_put_many(struct kiln_store *store, struct kiln_store_offer *offers, size_t count, struct kiln_err *err);
+// true: results travel as one bundle (lib/blob/bundle.h) instead of one object for each output, to save requests.
+bool kiln_store_wants_bundles(const struct kiln_store *store);
+
 // Keys (heap, caller frees); NULL on exhausted memory or when a part is not one plain path component, which hostile
 // names may be. content kinds: "blob" (a file), "pack" (a tree with its bytes), "list" (a tree encoding).
 char *kiln_key_content(const char *kind, const char *scope, const struct kiln_digest *digest); // cas/SCOPE/KIND/ab/HEX

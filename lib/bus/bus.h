@@ -15,14 +15,16 @@
 
 #include "lib/base/buf.h"
 #include "lib/base/err.h"
+#include "lib/wire/statement.h"
 
 enum kiln_topic { // names in schemas/README.md
     KILN_TOPIC_JOBS, KILN_TOPIC_WORK, KILN_TOPIC_CREDITS, KILN_TOPIC_LEASES, KILN_TOPIC_CANDIDATES,
     KILN_TOPIC_RESULTS, // of the handle's tenant
-    KILN_TOPIC_STATE, KILN_TOPIC_LEDGER, KILN_TOPIC_EVENTS,
+    KILN_TOPIC_STATE, KILN_TOPIC_LEDGER, KILN_TOPIC_EVENTS, KILN_TOPIC_DLQ,
     KILN_TOPIC_COUNT,
 };
 #define KILN_BUS_PARTITIONS_MAX 8u // partitions of each topic of the embedded bus; its default is to use only 0
+#define KILN_BUS_KAFKA_PARTITIONS_MAX 256u
 #define KILN_BUS_KEY_BYTES_MAX 64u
 const char *kiln_topic_name(enum kiln_topic topic);
 
@@ -30,8 +32,18 @@ enum kiln_bus_role { KILN_BUS_AGENT, KILN_BUS_VERIFIER, KILN_BUS_EXECUTOR };
 
 #define KILN_RECORD_BYTES_MAX (256u << 10)
 
+enum kiln_record_news {
+    KILN_NEWS_RECORD,
+    KILN_NEWS_GAINED,  // this handle now owns `partition` of the group's topics; its state is to be restored first
+    KILN_NEWS_LOST,    // it does not own it any more: forget what was in flight there, acks are void
+    KILN_NEWS_REFUSED, // a record whose signature or form of transport does not hold: `why`; value and offset as received
+};
+
 struct kiln_record {
     enum kiln_topic topic;
+    enum kiln_record_news news; // Kafka; always RECORD on the embedded bus
+    struct kiln_author author;
+    const char *why;       // REFUSED: static text "word: detail"
     uint32_t partition;
     uint64_t offset;       // set by the bus
     unsigned char key[KILN_BUS_KEY_BYTES_MAX];
@@ -52,12 +64,25 @@ struct kiln_bus_subscription {
 // KILN_E_DENIED: the role may not do that; the connection is closed.
 int kiln_bus_publish(struct kiln_bus *bus, enum kiln_topic topic, uint32_t partition, const void *key, size_t key_len,
                      const void *value, size_t value_len, struct kiln_err *err);
+// A verifier's answer: to the results topic of that tenant. The embedded bus has one tenant, "local".
+int kiln_bus_publish_result(struct kiln_bus *bus, const char *tenant, uint32_t partition, const void *key, size_t key_len,
+                            const void *value, size_t value_len, struct kiln_err *err);
+// Partitions of the topics that go by action (jobs, credits, leases, candidates, state, ledger) / of work / of results.
+uint32_t kiln_bus_partitions(const struct kiln_bus *bus, enum kiln_topic topic); // 1 on the embedded bus
+uint32_t kiln_bus_partition_of(const struct kiln_bus *bus, const struct kiln_digest *action); // first 4 bytes, be32, mod N
+// Whether a publish would reach somebody soon. KILN_E_IO with the reason when no broker can be reached.
+int kiln_bus_healthy(struct kiln_bus *bus, struct kiln_err *err);
+// Reads what kiln.state holds for a partition, the newest of each key, until the end as of now. Verifier, after GAINED.
+// KILN_E_UNSUPPORTED on the embedded bus, where agents submit again.
+int kiln_bus_restore(struct kiln_bus *bus, uint32_t partition, uint64_t deadline_ms,
+                     int (*visit)(void *context, const struct kiln_record *record), void *context, struct kiln_err *err);
 // All topics at once; may be called again for further topics, not for one that the handle has already.
 int kiln_bus_subscribe(struct kiln_bus *bus, const struct kiln_bus_subscription *topics, size_t count, struct kiln_err *err);
 // Waits until the deadline (monotonic ms) for the next record; KILN_E_TIMEOUT when none came, KILN_E_CLOSED when the
 // server has gone. *record is the caller's to release.
 int kiln_bus_poll(struct kiln_bus *bus, uint64_t deadline_ms, struct kiln_record *record, struct kiln_err *err);
-// Acks this record and all before it of the same topic and partition.
+// Acks this record and all before it of the same topic and partition. On Kafka an ack takes effect once all that this
+// handle published before it has been acknowledged by the brokers: what a record caused is never lost with its offset.
 int kiln_bus_ack(struct kiln_bus *bus, const struct kiln_record *record, struct kiln_err *err);
 int kiln_bus_fd(const struct kiln_bus *bus); // readable when a poll may give something
 void kiln_bus_close(struct kiln_bus *bus);
