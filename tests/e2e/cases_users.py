@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import pwd
 import shutil
 import subprocess
 
@@ -47,6 +48,47 @@ def build(world, toolchain, project, uid, agent_dir):
     done = as_user(uid, [toolchain / "bin" / "cargo", "build", "--target-dir", project / "target"], cwd=project, env=env)
     assert done.returncode == 0, done.stderr
     assert subprocess.run([project / "target" / "debug" / "small"], capture_output=True, text=True).stdout == "7\n"
+
+
+def build_homeless(world, label, prefix, uid, env):
+    """A build whose user has no usable place for an agent: it succeeds, quickly, and doctor says why nothing is cached."""
+    toolchain = world.path("toolchain")
+    if not toolchain.exists():
+        open_toolchain(world)
+    project = make_project(world, label, uid)
+    variables = {"PATH": f"{toolchain}/bin:/usr/bin:/bin", "CARGO_HOME": f"{project}-home", "CARGO_INCREMENTAL": "0",
+                 "RUSTC": str(toolchain / "bin" / "rustc"), "RUSTC_WRAPPER": world.program("kiln"), **env}
+    identity = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid else []
+
+    def run(*command, cwd=project):
+        return subprocess.run([*prefix, *identity, *map(str, command)], capture_output=True, text=True, timeout=120,
+                              env=variables, cwd=cwd)
+
+    done = run(toolchain / "bin" / "cargo", "build", "--target-dir", project / "target")
+    assert done.returncode == 0, done.stderr
+    assert "kiln" not in done.stderr.replace(str(world.root), ""), done.stderr
+    assert subprocess.run([project / "target" / "debug" / "small"], capture_output=True, text=True).stdout == "7\n"
+    doctor = run(world.program("kiln"), "doctor")
+    assert doctor.returncode != 0, doctor
+    return doctor.stdout + doctor.stderr
+
+
+def case_account_without_home(world):
+    """An account that the password database does not know, with HOME=/."""
+    need_root()
+    said = build_homeless(world, "homeless", [], 54321, {"HOME": "/"})
+    assert "password database" in said and "54321" in said, said
+
+
+def case_read_only_cache(world):
+    """The directory for the cache lies on a read-only file system."""
+    need_root()
+    home = pathlib.Path(pwd.getpwuid(0).pw_dir)
+    (home / ".cache").mkdir(exist_ok=True)
+    prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c",
+              f'mount -t tmpfs -o ro tmpfs {home}/.cache && exec "$@"', "sh"]
+    said = build_homeless(world, "read-only", prefix, 0, {"HOME": str(home)})
+    assert "Read-only file system" in said and f"{home}/.cache/kiln" in said, said
 
 
 def case_two_users(world):
