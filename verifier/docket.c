@@ -241,6 +241,12 @@ static int judge(struct kiln_docket *docket, struct kiln_sheet *sheet, const str
     return rc;
 }
 
+// Judging stores already.
+static int filed(struct kiln_docket *docket, struct kiln_sheet *sheet, struct kiln_err *err) {
+    const struct kiln_plan_event event = {.kind = KILN_PLAN_FILED, .key = sheet->key, .verdict = KILN_PLAN_STORED};
+    return step(docket, &event, NULL, err);
+}
+
 static int check(struct kiln_docket *docket, struct kiln_sheet *sheet, struct kiln_err *err) {
     kiln_auto(kiln_refs_release) struct kiln_refs lacking = {0};
     struct kiln_err why;
@@ -276,7 +282,11 @@ static int carry_out(struct kiln_docket *docket, const struct kiln_plan_action *
                         action->verdict == KILN_PLAN_STORED ? KILN_ANSWER_RESULT : KILN_ANSWER_COMPILE_LOCALLY,
                         action->reason, err);
     case KILN_PLAN_RELEASE: kiln_sheets_drop(&docket->sheets, sheet); return 0;
-    case KILN_PLAN_DISCARD: break;
+    case KILN_PLAN_STORE: return filed(docket, sheet, err);
+    case KILN_PLAN_DISCARD:
+    case KILN_PLAN_DIVERGED:
+    case KILN_PLAN_DEAD:
+    case KILN_PLAN_DEMAND: break;
     }
     return 0;
 }

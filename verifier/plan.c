@@ -52,7 +52,8 @@ static const unsigned allowed[] = {
     [KILN_PLAN_WANTED] = TO(READY) | TO(GONE),
     [KILN_PLAN_READY] = TO(RUNNING) | TO(GONE),
     [KILN_PLAN_RUNNING] = TO(JUDGING) | TO(READY) | TO(GONE),
-    [KILN_PLAN_JUDGING] = TO(CHECKING) | TO(GONE),
+    [KILN_PLAN_JUDGING] = TO(CHECKING) | TO(STORING) | TO(GONE),
+    [KILN_PLAN_STORING] = TO(CHECKING) | TO(GONE),
     [KILN_PLAN_CHECKING] = TO(READY) | TO(WANTED) | TO(GONE),
 };
 #undef TO
@@ -69,6 +70,7 @@ static bool same_job(const struct kiln_job_id *a, const struct kiln_job_id *b) {
 void kiln_plan_actions_release(struct kiln_plan_actions *actions) {
     for (size_t i = 0; i < actions->count; i++) {
         free(actions->list[i].jobs);
+        free(actions->list[i].runs);
         free(actions->list[i].reason);
     }
     free(actions->list);
@@ -376,10 +378,7 @@ static void on_candidate(struct step *step, const struct kiln_plan_event *event)
         move(flight, KILN_PLAN_JUDGING);
 }
 
-static void on_judged(struct step *step, const struct kiln_plan_event *event) {
-    struct flight *flight = find_flight(step->plan, &event->key);
-    if (!flight || flight->state != KILN_PLAN_JUDGING || flight->attempt != event->attempt)
-        return;
+static void settle(struct step *step, struct flight *flight, const struct kiln_plan_event *event) {
     if (event->verdict != KILN_PLAN_AGAIN) {
         conclude(step, flight, event->verdict, event->verdict == KILN_PLAN_STORED ? NULL : event->reason);
         return;
@@ -392,6 +391,26 @@ static void on_judged(struct step *step, const struct kiln_plan_event *event) {
     }
     move(flight, KILN_PLAN_CHECKING);
     emit(step, KILN_PLAN_CHECK, &flight->key);
+}
+
+static void on_judged(struct step *step, const struct kiln_plan_event *event) {
+    struct flight *flight = find_flight(step->plan, &event->key);
+    if (!flight || flight->state != KILN_PLAN_JUDGING || flight->attempt != event->attempt)
+        return;
+    if (event->verdict != KILN_PLAN_STORED) {
+        settle(step, flight, event);
+        return;
+    }
+    move(flight, KILN_PLAN_STORING);
+    struct kiln_plan_action *action = emit(step, KILN_PLAN_STORE, &flight->key);
+    if (action)
+        action->attempt = flight->attempt;
+}
+
+static void on_filed(struct step *step, const struct kiln_plan_event *event) {
+    struct flight *flight = find_flight(step->plan, &event->key);
+    if (flight && flight->state == KILN_PLAN_STORING)
+        settle(step, flight, event);
 }
 
 static void on_checked(struct step *step, const struct kiln_plan_event *event) {
@@ -454,7 +473,9 @@ int kiln_plan_step(struct kiln_plan *plan, const struct kiln_plan_event *event, 
     case KILN_PLAN_CANDIDATE: on_candidate(&step, event); break;
     case KILN_PLAN_JUDGED: on_judged(&step, event); break;
     case KILN_PLAN_CHECKED: on_checked(&step, event); break;
+    case KILN_PLAN_FILED: on_filed(&step, event); break;
     case KILN_PLAN_TICK: on_tick(&step); break;
+    default: break;
     }
     schedule(&step);
     return step.failed ? kiln_fail(err, KILN_E_NOMEM, "no memory for the plan") : 0;

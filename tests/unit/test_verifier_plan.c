@@ -37,7 +37,8 @@ static struct kiln_plan_key key(unsigned char action) {
 }
 
 static void describe(const struct kiln_plan_action *action) {
-    static const char *const names[] = {"want", "refuse", "dispatch", "judge", "discard", "check", "answer", "release"};
+    static const char *const names[] = {
+        "want", "refuse", "dispatch", "judge", "discard", "check", "store", "diverged", "dead", "demand", "answer", "release"};
     size_t used = strlen(seen);
     used += (size_t)snprintf(seen + used, sizeof seen - used, "%s%s", used ? "; " : "", names[action->kind]);
     for (size_t i = 0; i < action->jobs_count; i++)

@@ -299,6 +299,12 @@ static void carry_out(struct world *world, const struct kiln_plan_action *action
     case KILN_PLAN_CHECK: on_check(world, action); break;
     case KILN_PLAN_ANSWER: on_answer(world, action); break;
     case KILN_PLAN_RELEASE: on_release(world, action->key.action.bytes[31]); break;
+    case KILN_PLAN_STORE: {
+        struct kiln_plan_event event = {.kind = KILN_PLAN_FILED, .key = action->key};
+        send(world, TO_PLAN, &event, 0, 0);
+        break;
+    }
+    default: break;
     }
 }
 
@@ -342,6 +348,9 @@ static bool before_step(struct world *world, struct kiln_plan_event *event) {
     case KILN_PLAN_JUDGED:
         of->stored = event->verdict == KILN_PLAN_STORED;
         return true;
+    case KILN_PLAN_FILED:
+        of->stored = true;
+        return true;
     default:
         return true;
     }
@@ -356,7 +365,7 @@ static void step(struct world *world, struct kiln_plan_event *event) {
     for (size_t i = 0; i < actions.count; i++)
         carry_out(world, &actions.list[i]);
     kiln_plan_actions_release(&actions);
-    if (event->kind == KILN_PLAN_JUDGED)
+    if (event->kind == KILN_PLAN_FILED)
         world->actions[event->key.action.bytes[31]].stored = false;
     for (unsigned i = 0; i < JOBS; i++) {
         struct kiln_plan_key key = key_of(world->jobs[i].action);
