@@ -10,6 +10,9 @@
 #include "lib/rustc/depinfo.h"
 #include "lib/rustc/environment.h"
 #include "lib/rustc/paths.h"
+#include "lib/wire/attested.h"
+
+#define POLICY "agreement=1"
 
 void kiln_judgement_release(struct kiln_judgement *judgement) {
     kiln_result_release(&judgement->result);
@@ -112,7 +115,7 @@ static int check_complete(const struct kiln_candidate *candidate, const struct e
     return 0;
 }
 
-// Into the result, under names and modes that the arguments call for, not those that the executor claims.
+// Into the result, under names and modes that the arguments call for; an executor that claims others attests another result.
 static int add_outputs(const struct kiln_candidate *candidate, const struct expectation *expectation,
                        struct kiln_judgement *judgement, struct kiln_err *err) {
     for (size_t i = 0; i < candidate->outputs_count; i++) {
@@ -124,6 +127,8 @@ static int add_outputs(const struct kiln_candidate *candidate, const struct expe
                 return decide(judgement, KILN_PLAN_LOCALLY, err, "form: unexpected output %.255s", output->name);
             executable = expected->executable;
         }
+        if (output->executable != executable)
+            return decide(judgement, KILN_PLAN_LOCALLY, err, "form: output %.255s has another mode", output->name);
         int rc = kiln_result_add_output(&judgement->result, (enum kiln_output_kind)output->kind, output->name, executable,
                                         output->size, &output->digest, err);
         if (rc)
@@ -214,22 +219,34 @@ static void make_local(struct kiln_result *result) {
     result->outcome = KILN_OUTCOME_LOCAL;
 }
 
-static int finish(const struct kiln_judge *judge, const struct kiln_candidate *candidate, struct kiln_judgement *judgement,
-                  struct kiln_err *err) {
-    struct kiln_result *result = &judgement->result;
+static int describe(const struct kiln_judge *judge, const struct kiln_candidate *candidate,
+                    const struct kiln_action *action, struct kiln_result *result, struct kiln_err *err) {
+    struct kiln_attestation attestation;
     result->action = candidate->action_digest;
     result->scope = strdup(judge->scope);
-    result->executor = strdup(candidate->executor);
-    result->pool = strdup(candidate->pool);
-    result->backend = strdup(candidate->backend);
+    result->profile = strdup(action->profile);
+    result->policy = strdup(POLICY);
+    result->bundle_pin = strdup("");
+    result->toolchain_runtime = action->toolchain_runtime;
+    result->toolchain_rustc = action->toolchain_rustc;
+    result->toolchain_link = action->toolchain_link;
     result->generation = judge->generation;
     result->issued_ms = judge->now_ms;
-    if (!result->scope || !result->executor || !result->pool || !result->backend)
+    if (!result->scope || !result->profile || !result->policy || !result->bundle_pin)
         return kiln_fail(err, KILN_E_NOMEM, "no memory for a result");
+    int rc = kiln_action_inputs_digest(action, &result->inputs, err);
+    if (!rc)
+        rc = kiln_candidate_attestation(candidate, &attestation, err);
+    return rc ? rc : kiln_result_add_attestation(result, &attestation, err);
+}
+
+static int finish(const struct kiln_judge *judge, const struct kiln_candidate *candidate, const struct kiln_action *action,
+                  struct kiln_judgement *judgement, struct kiln_err *err) {
+    struct kiln_result *result = &judgement->result;
+    int rc = describe(judge, candidate, action, result, err);
     result->outcome = KILN_OUTCOME_SUCCESS;
     if (result->reasons_count)
         make_local(result);
-    int rc = 0;
     for (size_t i = 0; !rc && result->outcome == KILN_OUTCOME_SUCCESS && i < judge->closure_count; i++)
         rc = kiln_result_add_closure(result, judge->closure[i], err);
     if (!rc)
@@ -251,18 +268,18 @@ static int judge_success(const struct kiln_judge *judge, const struct kiln_candi
         if (expectation.dep_info && output->kind == KILN_OUTPUT_FILE && ends_with(output->name, ".d"))
             rc = read_dep_info(judge, candidate, output, action, judgement, err);
     }
-    return rc || judgement->reason ? rc : finish(judge, candidate, judgement, err);
+    return rc || judgement->reason ? rc : finish(judge, candidate, action, judgement, err);
 }
 
 // The outputs are thrown away, so it does not matter what they are.
 static int judge_observed(const struct kiln_judge *judge, const struct kiln_candidate *candidate,
-                          struct kiln_judgement *judgement, struct kiln_err *err) {
+                          const struct kiln_action *action, struct kiln_judgement *judgement, struct kiln_err *err) {
     int rc = 0;
     for (size_t i = 0; !rc && i < candidate->observations_count && i < KILN_RESULT_REASONS_MAX; i++) {
         const char *what = candidate->observations[i];
         rc = kiln_result_add_reason(&judgement->result, *what ? what : "undeclared: not named", err);
     }
-    return rc ? rc : finish(judge, candidate, judgement, err);
+    return rc ? rc : finish(judge, candidate, action, judgement, err);
 }
 
 int kiln_judge(const struct kiln_judge *judge, const struct kiln_candidate *candidate, const struct kiln_action *action,
@@ -270,7 +287,7 @@ int kiln_judge(const struct kiln_judge *judge, const struct kiln_candidate *cand
     kiln_auto(kiln_judgement_release) struct kiln_judgement made = {0};
     int rc = decide_by_status(candidate, &made, err);
     if (!rc && !made.reason && candidate->observations_count)
-        rc = judge_observed(judge, candidate, &made, err);
+        rc = judge_observed(judge, candidate, action, &made, err);
     else if (!rc && !made.reason)
         rc = judge_success(judge, candidate, action, &made, err);
     if (rc)

@@ -165,6 +165,15 @@ int kiln_action_finish(struct kiln_action *action, struct kiln_err *err) {
     return check(action, err);
 }
 
+static void encode_inputs(const struct kiln_action *action, struct kiln_buf *out) {
+    kiln_buf_add_be32(out, (uint32_t)action->inputs_count);
+    for (size_t i = 0; i < action->inputs_count; i++) {
+        kiln_buf_add_field_str(out, action->inputs[i].mount);
+        kiln_buf_add_u8(out, (uint8_t)action->inputs[i].form);
+        kiln_buf_add_digest(out, &action->inputs[i].tree);
+    }
+}
+
 static void encode_lists(const struct kiln_action *action, struct kiln_buf *out) {
     kiln_buf_add_be32(out, (uint32_t)action->argc);
     for (size_t i = 0; i < action->argc; i++)
@@ -175,12 +184,7 @@ static void encode_lists(const struct kiln_action *action, struct kiln_buf *out)
         kiln_buf_add_field_str(out, action->env[i].name);
         kiln_buf_add_field_str(out, action->env[i].value);
     }
-    kiln_buf_add_be32(out, (uint32_t)action->inputs_count);
-    for (size_t i = 0; i < action->inputs_count; i++) {
-        kiln_buf_add_field_str(out, action->inputs[i].mount);
-        kiln_buf_add_u8(out, (uint8_t)action->inputs[i].form);
-        kiln_buf_add_digest(out, &action->inputs[i].tree);
-    }
+    encode_inputs(action, out);
 }
 
 int kiln_action_encode(const struct kiln_action *action, struct kiln_buf *out, struct kiln_err *err) {
@@ -254,6 +258,15 @@ int kiln_action_decode(const void *data, size_t len, struct kiln_action *action,
 int kiln_action_digest(const struct kiln_action *action, struct kiln_digest *digest, struct kiln_err *err) {
     kiln_autobuf struct kiln_buf encoding = KILN_BUF_INIT(KILN_ACTION_BYTES_MAX);
     int rc = kiln_action_encode(action, &encoding, err);
+    if (!rc)
+        kiln_digest_of(encoding.data, encoding.len, digest);
+    return rc;
+}
+
+int kiln_action_inputs_digest(const struct kiln_action *action, struct kiln_digest *digest, struct kiln_err *err) {
+    kiln_autobuf struct kiln_buf encoding = KILN_BUF_INIT(KILN_ACTION_BYTES_MAX);
+    encode_inputs(action, &encoding);
+    int rc = kiln_buf_check(&encoding, "the inputs of an action", err);
     if (!rc)
         kiln_digest_of(encoding.data, encoding.len, digest);
     return rc;

@@ -63,6 +63,8 @@ int kiln_action_finish(struct kiln_action *action, struct kiln_err *err);
 int kiln_action_encode(const struct kiln_action *action, struct kiln_buf *out, struct kiln_err *err);
 int kiln_action_decode(const void *data, size_t len, struct kiln_action *action, struct kiln_err *err); // strict
 int kiln_action_digest(const struct kiln_action *action, struct kiln_digest *digest, struct kiln_err *err);
+// SHA-256 of the encoded list of inputs: what the action reads, without how.
+int kiln_action_inputs_digest(const struct kiln_action *action, struct kiln_digest *digest, struct kiln_err *err);
 // Seed of the job's random bytes: SHA-256 of "kiln-seed-1\0", rustc part, field package, field crate_name and the
 // --crate-type / --test arguments as fields. Not of content: an edit must not reshuffle a macro's HashMap.
 void kiln_action_seed(const struct kiln_action *action, struct kiln_digest *seed);

@@ -202,6 +202,25 @@ int kiln_sign(const struct kiln_sign_key *key, const void *data, size_t len, uin
     return 0;
 }
 
+static int verify(EVP_PKEY *key, const void *data, size_t len, const uint8_t signature[KILN_SIGNATURE_BYTES],
+                  struct kiln_err *err) {
+    kiln_auto(free_context) EVP_MD_CTX *context = EVP_MD_CTX_new();
+    if (!context || EVP_DigestVerifyInit(context, NULL, NULL, NULL, key) != 1)
+        return kiln_fail(err, KILN_E_INTERNAL, "cannot verify a signature");
+    if (EVP_DigestVerify(context, signature, KILN_SIGNATURE_BYTES, data, len) != 1)
+        return kiln_fail(err, KILN_E_CORRUPT, "the signature does not match");
+    return 0;
+}
+
+int kiln_verify(const uint8_t public_key[KILN_PUBLIC_KEY_BYTES], const void *data, size_t len,
+                const uint8_t signature[KILN_SIGNATURE_BYTES], struct kiln_err *err) {
+    kiln_auto(free_pkey) EVP_PKEY *key =
+        EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, public_key, KILN_PUBLIC_KEY_BYTES);
+    if (!key)
+        return kiln_fail(err, KILN_E_CORRUPT, "the bytes of a public key are none");
+    return verify(key, data, len, signature, err);
+}
+
 int kiln_trust_new(struct kiln_trust **trust, struct kiln_err *err) {
     struct kiln_trust *made = calloc(1, sizeof *made);
     if (!made)
@@ -262,10 +281,5 @@ int kiln_trust_verify(const struct kiln_trust *trust, const struct kiln_digest *
     const struct trusted *key = find_trusted(trust, key_id);
     if (!key)
         return kiln_fail(err, KILN_E_CORRUPT, "signed by a key that is not trusted");
-    kiln_auto(free_context) EVP_MD_CTX *context = EVP_MD_CTX_new();
-    if (!context || EVP_DigestVerifyInit(context, NULL, NULL, NULL, key->pkey) != 1)
-        return kiln_fail(err, KILN_E_INTERNAL, "cannot verify a signature");
-    if (EVP_DigestVerify(context, signature, KILN_SIGNATURE_BYTES, data, len) != 1)
-        return kiln_fail(err, KILN_E_CORRUPT, "the signature does not match");
-    return 0;
+    return verify(key->pkey, data, len, signature, err);
 }

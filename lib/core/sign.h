@@ -19,6 +19,9 @@ void kiln_sign_key_id(const struct kiln_sign_key *key, struct kiln_digest *id);
 void kiln_sign_key_public(const struct kiln_sign_key *key, uint8_t public_key[KILN_PUBLIC_KEY_BYTES]);
 int kiln_sign(const struct kiln_sign_key *key, const void *data, size_t len, uint8_t signature[KILN_SIGNATURE_BYTES],
               struct kiln_err *err);
+// 0 only when the signature is that key's over these bytes; else KILN_E_CORRUPT.
+int kiln_verify(const uint8_t public_key[KILN_PUBLIC_KEY_BYTES], const void *data, size_t len,
+                const uint8_t signature[KILN_SIGNATURE_BYTES], struct kiln_err *err);
 
 int kiln_trust_new(struct kiln_trust **trust, struct kiln_err *err);
 void kiln_trust_free(struct kiln_trust *trust);

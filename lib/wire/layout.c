@@ -7,6 +7,7 @@ _Static_assert(sizeof(enum kiln_answer_status) == sizeof(uint32_t), "enums trave
 
 static const struct kiln_layout digest = {.shape = KILN_SHAPE_FIXED, .size = sizeof(struct kiln_digest)};
 static const struct kiln_layout job_id = {.shape = KILN_SHAPE_FIXED, .size = sizeof(struct kiln_job_id)};
+static const struct kiln_layout signature = {.shape = KILN_SHAPE_FIXED, .size = sizeof(struct kiln_attestation_bytes)};
 static const struct kiln_layout boolean = {.shape = KILN_SHAPE_BOOL, .size = sizeof(bool)};
 static const struct kiln_layout i32 = {.shape = KILN_SHAPE_I32, .size = sizeof(int32_t)};
 static const struct kiln_layout u32 = {.shape = KILN_SHAPE_U32, .size = sizeof(uint32_t)};
@@ -51,6 +52,7 @@ static const struct kiln_field job_submitted_fields[] = {
     COUNTED(kiln_job_submitted, contents, contents_count, contents),
     COUNTED(kiln_job_submitted, closure, closure_count, texts),
     FIELD(kiln_job_submitted, build_id, text),
+    FIELD(kiln_job_submitted, scope, text),
 };
 static const struct kiln_field job_uploaded_fields[] = {
     FIELD(kiln_job_uploaded, job, job_id),
@@ -104,6 +106,70 @@ static const struct kiln_field candidate_fields[] = {
     COUNTED(kiln_candidate, observations, observations_count, texts),
     COUNTED(kiln_candidate, reasons, reasons_count, texts),
     FIELD(kiln_candidate, wall_ms, u64),
+    FIELD(kiln_candidate, at_ms, u64),
+    FIELD(kiln_candidate, signature, signature),
+};
+static const struct kiln_field demand_fields[] = {
+    FIELD(kiln_demand, partition, u32),
+    FIELD(kiln_demand, count, u32),
+    FIELD(kiln_demand, at_ms, u64),
+};
+static const struct kiln_field decline_fields[] = {
+    FIELD(kiln_decline, job, job_id),
+    FIELD(kiln_decline, incarnation, job_id),
+    FIELD(kiln_decline, credit, job_id),
+    FIELD(kiln_decline, attempt, u32),
+};
+static const struct kiln_field state_waiter_fields[] = {
+    FIELD(kiln_state_waiter, tenant, text),
+    FIELD(kiln_state_waiter, principal, text),
+    FIELD(kiln_state_waiter, incarnation, job_id),
+    FIELD(kiln_state_waiter, received_ms, u64),
+    COUNTED(kiln_state_waiter, submission, submission_len, bytes),
+};
+static const struct kiln_field state_flight_fields[] = {
+    FIELD(kiln_state_flight, action_digest, digest),
+    FIELD(kiln_state_flight, scope, text),
+    FIELD(kiln_state_flight, attempt, u32),
+    FIELD(kiln_state_flight, troubles, u32),
+    FIELD(kiln_state_flight, job, job_id),
+    FIELD(kiln_state_flight, incarnation, job_id),
+    FIELD(kiln_state_flight, executor, text),
+    FIELD(kiln_state_flight, pool, text),
+    FIELD(kiln_state_flight, dispatched_ms, u64),
+};
+static const struct kiln_field ledger_entry_fields[] = {
+    FIELD(kiln_ledger_entry, at_ms, u64),
+    FIELD(kiln_ledger_entry, verifier, text),
+    FIELD(kiln_ledger_entry, action_digest, digest),
+    FIELD(kiln_ledger_entry, job, job_id),
+    FIELD(kiln_ledger_entry, event, text),
+    FIELD(kiln_ledger_entry, scope, text),
+    FIELD(kiln_ledger_entry, tenant, text),
+    FIELD(kiln_ledger_entry, principal, text),
+    FIELD(kiln_ledger_entry, executor, text),
+    FIELD(kiln_ledger_entry, pool, text),
+    FIELD(kiln_ledger_entry, attempt, u32),
+    FIELD(kiln_ledger_entry, detail, text),
+    COUNTED(kiln_ledger_entry, envelope, envelope_len, bytes),
+};
+static const struct kiln_field event_fields[] = {
+    FIELD(kiln_event, at_ms, u64),
+    FIELD(kiln_event, source, text),
+    FIELD(kiln_event, severity, text),
+    FIELD(kiln_event, name, text),
+    FIELD(kiln_event, subject, text),
+    FIELD(kiln_event, detail, text),
+};
+static const struct kiln_field dead_letter_fields[] = {
+    FIELD(kiln_dead_letter, at_ms, u64),
+    FIELD(kiln_dead_letter, verifier, text),
+    FIELD(kiln_dead_letter, topic, text),
+    FIELD(kiln_dead_letter, partition, u32),
+    FIELD(kiln_dead_letter, offset, u64),
+    FIELD(kiln_dead_letter, reason, text),
+    FIELD(kiln_dead_letter, size, u64),
+    COUNTED(kiln_dead_letter, value, value_len, bytes),
 };
 
 const struct kiln_layout *kiln_layout_of(enum kiln_record_type type) {

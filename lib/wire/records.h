@@ -27,6 +27,10 @@ struct kiln_content_ref {
     uint64_t size;             // of the object, bytes; 0 in a submission: a pack that the client has not made yet
 };
 
+struct kiln_attestation_bytes {
+    uint8_t bytes[64];
+};
+
 // kiln.jobs
 struct kiln_job_submitted {
     struct kiln_job_id job;
@@ -42,6 +46,7 @@ struct kiln_job_submitted {
     char **closure;            // stems of the extern closure, for the result (at most 16384)
     size_t closure_count;
     char *build_id;            // "" when not set
+    char *scope;               // where the submitter looks for the result: its tenant, or "public"; computed again
 };
 struct kiln_job_uploaded { // the wanted content lies in quarantine under in/TENANT/AGENT/JOB/KIND-HEX
     struct kiln_job_id job;
@@ -124,17 +129,82 @@ struct kiln_candidate {
     char **reasons;
     size_t reasons_count;
     uint64_t wall_ms;
+    uint64_t at_ms;         // of the attestation, wall clock
+    struct kiln_attestation_bytes signature; // of the attestation (lib/core/result.h); zero on the embedded bus
+};
+
+// kiln.work, to every executor: jobs wait at the owner of a partition, and it has no credit. Free slots offer theirs there.
+struct kiln_demand {
+    uint32_t partition; // of kiln.credits
+    uint32_t count;     // jobs that wait
+    uint64_t at_ms;
+};
+// kiln.leases: the slot of that credit is taken, the work was not begun. It costs no attempt.
+struct kiln_decline {
+    struct kiln_job_id job, incarnation, credit;
+    uint32_t attempt;
+};
+// kiln.state: one record for each waiter (key: action digest, job id) and one for each flight that runs (key: action digest).
+struct kiln_state_waiter {
+    char *tenant, *principal;
+    struct kiln_job_id incarnation; // of the waiter's agent
+    uint64_t received_ms;           // wall clock
+    unsigned char *submission;      // framed job_submitted as received
+    size_t submission_len;
+};
+struct kiln_state_flight {
+    struct kiln_digest action_digest;
+    char *scope;
+    uint32_t attempt, troubles;
+    struct kiln_job_id job, incarnation;
+    char *executor, *pool;
+    uint64_t dispatched_ms;
+};
+// kiln.ledger: every decision about a job, for audit and replay; never read on a job's way.
+struct kiln_ledger_entry {
+    uint64_t at_ms;
+    char *verifier;
+    struct kiln_digest action_digest;
+    struct kiln_job_id job;
+    char *event;  // submitted, rejected, wanted, uploaded, dispatched, judged, stored, answered, diverged, ...
+    char *scope, *tenant, *principal, *executor, *pool;
+    uint32_t attempt;
+    char *detail;
+    unsigned char *envelope; // stored: the signed result
+    size_t envelope_len;
+};
+// kiln.events: something that people should know; refusals carry their named reason.
+struct kiln_event {
+    uint64_t at_ms;
+    char *source;   // principal that says it
+    char *severity; // info, warn, alert
+    char *name;     // "rejected", "divergence", "replayed", ...
+    char *subject;  // principal or object it is about
+    char *detail;
+};
+// kiln.dlq: what could not be taken, verbatim, and where it was.
+struct kiln_dead_letter {
+    uint64_t at_ms;
+    char *verifier, *topic;
+    uint32_t partition;
+    uint64_t offset;
+    char *reason;
+    uint64_t size; // of the record; `value` may be cut
+    unsigned char *value;
+    size_t value_len;
 };
 
 #define KILN_WIRE_BYTES_MAX (256u << 10) // of a framed record
 
 #define KILN_RECORD_TYPES(X) \
-    X(job_submitted) X(job_uploaded) X(job_cancelled) X(answer) X(credit) X(work) X(lease) X(candidate)
+    X(job_submitted) X(job_uploaded) X(job_cancelled) X(answer) X(credit) X(work) X(lease) X(candidate) X(demand) \
+    X(decline) X(state_waiter) X(state_flight) X(ledger_entry) X(event) X(dead_letter)
 
 enum kiln_record_type { // schema ids, pinned in schemas/ids
-    KILN_RECORD_job_submitted = 1001, KILN_RECORD_job_uploaded = 1002, KILN_RECORD_job_cancelled = 1003,
+    KILN_RECORD_job_submitted = 1004, KILN_RECORD_job_uploaded = 1002, KILN_RECORD_job_cancelled = 1003,
     KILN_RECORD_answer = 1011, KILN_RECORD_credit = 1021, KILN_RECORD_work = 1031, KILN_RECORD_lease = 1041,
-    KILN_RECORD_candidate = 1051,
+    KILN_RECORD_candidate = 1052, KILN_RECORD_demand = 1032, KILN_RECORD_decline = 1042, KILN_RECORD_state_waiter = 1061,
+    KILN_RECORD_state_flight = 1062, KILN_RECORD_ledger_entry = 1071, KILN_RECORD_event = 1081, KILN_RECORD_dead_letter = 1091,
 };
 
 // The type of a framed record, or KILN_E_CORRUPT.

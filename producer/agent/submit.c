@@ -196,6 +196,7 @@ static int encode_submission(struct kiln_submitter *submitter, struct flight *fl
         .action_digest = from->action_digest, .action = (unsigned char *)from->action, .action_len = from->action_len,
         .contents = from->contents, .contents_count = from->contents_count,
         .closure = from->closure, .closure_count = from->closure_count, .build_id = (char *)from->build_id,
+        .scope = (char *)TENANT,
     };
     struct kiln_buf encoded = KILN_BUF_INIT(KILN_RECORD_BYTES_MAX);
     int rc = kiln_job_submitted_encode(&record, &encoded, err);

@@ -17,9 +17,11 @@ static void mend(uint8_t *data, size_t size) {
     size_t len;
     kiln_read_bytes(&reader, 14 + 32);
     kiln_read_field(&reader, 255, &len);
-    kiln_read_bytes(&reader, 8 + 8 + 8 + 1 + 4);
-    for (int i = 0; i < 3; i++)
-        kiln_read_field(&reader, 255, &len);
+    kiln_read_bytes(&reader, 8 + 8 + 8);
+    kiln_read_field(&reader, 255, &len);
+    kiln_read_bytes(&reader, 3 * 32);
+    kiln_read_field(&reader, 255, &len);
+    kiln_read_bytes(&reader, 1 + 4 + 32);
     size_t digest_at = reader.at;
     kiln_read_bytes(&reader, 32);
     size_t from = reader.at;

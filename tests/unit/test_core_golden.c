@@ -150,74 +150,148 @@ static void action(void **state) {
     assert_true(kiln_digest_equal(&seed, &expected));
 }
 
-static void make_result(struct kiln_result *result, enum kiln_outcome outcome) {
-    kiln_autoaction struct kiln_action of = {0};
-    make_small_action(&of);
-    assert_int_equal(kiln_action_digest(&of, &result->action, NULL), 0);
-    result->scope = strdup("local");
-    result->executor = strdup("executor-1");
-    result->pool = strdup("local");
-    result->backend = strdup("bwrap");
-    result->generation = 1;
-    result->issued_ms = 1700000000000;
-    result->outcome = outcome;
-    struct kiln_digest digest;
-    if (outcome == KILN_OUTCOME_SUCCESS) {
-        kiln_digest_of("", 0, &digest);
-        assert_int_equal(kiln_result_add_output(result, KILN_OUTPUT_STDERR, "", false, 0, &digest, NULL), 0);
-        kiln_digest_of("hello\n", 6, &digest);
-        assert_int_equal(
-            kiln_result_add_output(result, KILN_OUTPUT_FILE, "libdemo-01.rmeta", false, 6, &digest, NULL), 0);
-        assert_int_equal(kiln_result_add_closure(result, "libdep-02", NULL), 0);
-    } else {
-        assert_int_equal(kiln_result_add_reason(result, "undeclared_env: HOSTNAME", NULL), 0);
-    }
-    assert_int_equal(kiln_result_finish(result, NULL), 0);
-}
-
-static void results(void **state) {
-    (void)state;
-    kiln_autoresult struct kiln_result success = {0}, local = {0}, back = {0};
-    kiln_autobuf struct kiln_buf out = SMALL_BUF;
-    make_result(&success, KILN_OUTCOME_SUCCESS);
-    assert_int_equal(kiln_result_encode(&success, &out, NULL), 0);
-    assert_vector("result-success", &out);
-    assert_int_equal(kiln_result_decode(out.data, out.len, &back, NULL), 0);
-    kiln_buf_reset(&out);
-    make_result(&local, KILN_OUTCOME_LOCAL);
-    assert_int_equal(kiln_result_encode(&local, &out, NULL), 0);
-    assert_vector("result-local", &out);
-}
-
-static void envelope(void **state) {
-    (void)state;
-    static const char private_hex[] = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60\n";
+// The keys of RFC 8032, section 7.1, tests 1 and 2.
+static struct kiln_sign_key *make_key(const char *private_hex) {
     char dir[] = "/tmp/kiln-golden-XXXXXX";
     assert_non_null(mkdtemp(dir));
     kiln_autofd int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     kiln_autofd int fd = openat(dirfd, "rfc", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-    assert_int_equal(write(fd, private_hex, 65), 65);
+    assert_int_equal(dprintf(fd, "%s\n", private_hex), 65);
     struct kiln_sign_key *key = NULL;
     assert_int_equal(kiln_sign_key_load_or_make(dirfd, "rfc", &key, NULL), 0);
+    unlinkat(dirfd, "rfc", 0);
+    unlinkat(dirfd, "rfc.pub", 0);
+    assert_int_equal(rmdir(dir), 0);
+    return key;
+}
+
+static const char first_private[] = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
+static const char second_private[] = "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb";
+
+static void add_outputs(struct kiln_result *result) {
+    struct kiln_digest digest;
+    kiln_digest_of("", 0, &digest);
+    assert_int_equal(kiln_result_add_output(result, KILN_OUTPUT_STDERR, "", false, 0, &digest, NULL), 0);
+    kiln_digest_of("hello\n", 6, &digest);
+    assert_int_equal(kiln_result_add_output(result, KILN_OUTPUT_FILE, "libdemo-01.rmeta", false, 6, &digest, NULL), 0);
+}
+
+// Attests the outputs of result-success.
+static void attest(struct kiln_result *result, const char *executor, const char *pool, const char *backend, uint64_t at_ms,
+                   const char *private_hex) {
+    kiln_autoresult struct kiln_result shown = {0};
+    add_outputs(&shown);
+    struct kiln_attestation attestation = {.executor = strdup(executor), .pool = strdup(pool), .backend = strdup(backend),
+                                           .at_ms = at_ms};
+    assert_int_equal(kiln_result_outputs_digest(shown.outputs, shown.outputs_count, &attestation.outputs, NULL), 0);
+    struct kiln_sign_key *key = private_hex ? make_key(private_hex) : NULL;
+    if (key)
+        assert_int_equal(kiln_attestation_sign(&attestation, &result->action, key, NULL), 0);
+    kiln_sign_key_free(key);
+    assert_int_equal(kiln_result_add_attestation(result, &attestation, NULL), 0);
+    free(attestation.executor);
+    free(attestation.pool);
+    free(attestation.backend);
+}
+
+static void make_result(struct kiln_result *result, enum kiln_outcome outcome, const char *scope, const char *policy) {
+    kiln_autoaction struct kiln_action of = {0};
+    make_small_action(&of);
+    assert_int_equal(kiln_action_digest(&of, &result->action, NULL), 0);
+    assert_int_equal(kiln_action_inputs_digest(&of, &result->inputs, NULL), 0);
+    result->scope = strdup(scope);
+    result->profile = strdup(of.profile);
+    result->policy = strdup(policy);
+    result->bundle_pin = strdup("");
+    result->toolchain_runtime = of.toolchain_runtime;
+    result->toolchain_rustc = of.toolchain_rustc;
+    result->generation = 1;
+    result->issued_ms = 1700000000000;
+    result->outcome = outcome;
+    if (outcome == KILN_OUTCOME_SUCCESS) {
+        add_outputs(result);
+        assert_int_equal(kiln_result_add_closure(result, "libdep-02", NULL), 0);
+    } else {
+        assert_int_equal(kiln_result_add_reason(result, "undeclared_env: HOSTNAME", NULL), 0);
+    }
+}
+
+static void make_local(struct kiln_result *local) {
+    make_result(local, KILN_OUTCOME_LOCAL, "local", "agreement=1");
+    attest(local, "executor-1", "local", "bwrap", 1699999999000, NULL);
+    assert_int_equal(kiln_result_finish(local, NULL), 0);
+}
+
+static void assert_result(const char *name, struct kiln_result *result) {
+    kiln_autoresult struct kiln_result back = {0};
+    kiln_autobuf struct kiln_buf out = SMALL_BUF, again = SMALL_BUF;
+    assert_int_equal(kiln_result_finish(result, NULL), 0);
+    assert_int_equal(kiln_result_encode(result, &out, NULL), 0);
+    assert_vector(name, &out);
+    assert_int_equal(kiln_result_decode(out.data, out.len, &back, NULL), 0);
+    assert_int_equal(kiln_result_encode(&back, &again, NULL), 0);
+    assert_vector(name, &again);
+}
+
+static void results(void **state) {
+    (void)state;
+    kiln_autoresult struct kiln_result success = {0}, agreed = {0}, local = {0};
+    make_result(&success, KILN_OUTCOME_SUCCESS, "local", "agreement=1");
+    attest(&success, "executor-1", "local", "bwrap", 1699999999000, NULL);
+    assert_result("result-success", &success);
+    make_result(&agreed, KILN_OUTCOME_SUCCESS, "acme", "agreement=2");
+    attest(&agreed, "executor-2", "west", "docker", 1699999999500, first_private);
+    attest(&agreed, "executor-1", "east", "bwrap", 1699999999000, second_private);
+    memset(&agreed.bundle, 0x33, sizeof agreed.bundle);
+    agreed.bundle_size = 4096;
+    free(agreed.bundle_pin);
+    agreed.bundle_pin = strdup("v.1");
+    assert_result("result-agreed", &agreed);
+    make_local(&local);
+    assert_result("result-local", &local);
+}
+
+// What is signed is the vector, byte for byte: the signature of anything else is not the one in result-agreed.
+static void attestation(void **state) {
+    (void)state;
+    kiln_autobuf struct kiln_buf statement = SMALL_BUF, core = SMALL_BUF;
+    struct kiln_digest unused;
+    read_vector("attestation-east", &statement, &unused);
+    read_vector("result-agreed", &core, &unused);
+    kiln_autoresult struct kiln_result agreed = {0};
+    assert_int_equal(kiln_result_decode(core.data, core.len, &agreed, NULL), 0);
+    assert_string_equal(agreed.attestations[0].executor, "executor-1");
+    struct kiln_sign_key *key = make_key(second_private);
+    uint8_t public_key[KILN_PUBLIC_KEY_BYTES];
+    kiln_sign_key_public(key, public_key);
+    kiln_sign_key_free(key);
+    assert_int_equal(kiln_verify(public_key, statement.data, statement.len, agreed.attestations[0].signature, NULL), 0);
+    assert_int_equal(kiln_attestation_check(&agreed.attestations[0], &agreed.action, public_key, NULL), 0);
+    assert_int_equal(kiln_attestation_check(&agreed.attestations[1], &agreed.action, public_key, NULL), KILN_E_CORRUPT);
+}
+
+static void envelope(void **state) {
+    (void)state;
+    struct kiln_sign_key *key = make_key(first_private);
     kiln_autoresult struct kiln_result local = {0}, back = {0};
     kiln_autobuf struct kiln_buf out = SMALL_BUF;
-    make_result(&local, KILN_OUTCOME_LOCAL);
+    make_local(&local);
     assert_int_equal(kiln_result_seal(&local, key, &out, NULL), 0);
     assert_vector("envelope-local", &out);
     struct kiln_trust *trust = NULL;
+    uint8_t public_key[KILN_PUBLIC_KEY_BYTES];
+    kiln_sign_key_public(key, public_key);
     assert_int_equal(kiln_trust_new(&trust, NULL), 0);
-    assert_int_equal(kiln_trust_add_file(trust, dirfd, "rfc", NULL), 0);
+    assert_int_equal(kiln_trust_add_public(trust, public_key, NULL), 0);
     assert_int_equal(kiln_result_open(out.data, out.len, trust, &local.action, &back, NULL), 0);
     assert_string_equal(back.reasons[0], "undeclared_env: HOSTNAME");
     kiln_trust_free(trust);
     kiln_sign_key_free(key);
-    unlinkat(dirfd, "rfc", 0);
-    unlinkat(dirfd, "rfc.pub", 0);
-    assert_int_equal(rmdir(dir), 0);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(trees),   cmocka_unit_test(pack),     cmocka_unit_test(action),
-                                       cmocka_unit_test(results), cmocka_unit_test(envelope)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(trees),       cmocka_unit_test(pack),
+                                       cmocka_unit_test(action),      cmocka_unit_test(results),
+                                       cmocka_unit_test(attestation), cmocka_unit_test(envelope)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

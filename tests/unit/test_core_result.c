@@ -24,18 +24,32 @@ static void set(char **text, const char *value) {
     *text = strdup(value);
 }
 
+static void attest(struct kiln_result *r, const char *executor, const char *pool) {
+    struct kiln_attestation attestation = {.executor = strdup(executor), .pool = strdup(pool), .backend = strdup("bwrap"),
+                                           .at_ms = 7, .signature = {3}};
+    assert_int_equal(kiln_result_outputs_digest(r->outputs, r->outputs_count, &attestation.outputs, NULL), 0);
+    assert_int_equal(kiln_result_add_attestation(r, &attestation, NULL), 0);
+    free(attestation.executor);
+    free(attestation.pool);
+    free(attestation.backend);
+}
+
 static void make(struct kiln_result *r) {
     r->action = action;
     set(&r->scope, "local");
-    set(&r->executor, "e");
-    set(&r->pool, "");
-    set(&r->backend, "bwrap");
+    set(&r->profile, "bwrap-1");
+    set(&r->policy, "agreement=2");
+    set(&r->bundle_pin, "v:1/x");
+    r->bundle = content;
+    r->bundle_size = 99;
     r->generation = 1;
     r->issued_ms = 1000;
     r->outcome = KILN_OUTCOME_SUCCESS;
     kiln_result_add_output(r, KILN_OUTPUT_STDERR, "", false, 3, &content, NULL);
     kiln_result_add_output(r, KILN_OUTPUT_FILE, "b", true, 1, &content, NULL);
     kiln_result_add_output(r, KILN_OUTPUT_FILE, "a", false, 2, &content, NULL);
+    attest(r, "west-1", "west");
+    attest(r, "east-1", "east");
     kiln_result_add_closure(r, "libz-1", NULL);
     kiln_result_add_closure(r, "liba-1", NULL);
     assert_int_equal(kiln_result_finish(r, NULL), 0);
@@ -48,6 +62,9 @@ static void make_local(struct kiln_result *r) {
         free(r->outputs[--r->outputs_count].name);
     while (r->closure_count)
         free(r->closure[--r->closure_count]);
+    r->bundle = (struct kiln_digest){0};
+    r->bundle_size = 0;
+    set(&r->bundle_pin, "");
     kiln_result_add_reason(r, "b: x", NULL);
     kiln_result_add_reason(r, "a: y", NULL);
     assert_int_equal(kiln_result_finish(r, NULL), 0);
@@ -108,11 +125,74 @@ static void same_stem(struct kiln_result *r) { set(&r->closure[0], "libz-1"); }
 static void stem_with_slash(struct kiln_result *r) { set(&r->closure[0], "../a"); }
 static void expires_early(struct kiln_result *r) { r->expires_ms = 999; }
 
+static void profile_empty(struct kiln_result *r) { set(&r->profile, ""); }
+static void profile_with_slash(struct kiln_result *r) { set(&r->profile, "a/b"); }
+static void policy_unknown(struct kiln_result *r) { set(&r->policy, "trust=1"); }
+static void policy_empty(struct kiln_result *r) { set(&r->policy, ""); }
+static void policy_without_number(struct kiln_result *r) { set(&r->policy, "agreement="); }
+static void policy_zero(struct kiln_result *r) { set(&r->policy, "agreement=0"); }
+static void policy_padded(struct kiln_result *r) { set(&r->policy, "agreement=02"); }
+static void policy_trailing(struct kiln_result *r) { set(&r->policy, "agreement=1 "); }
+static void policy_huge(struct kiln_result *r) { set(&r->policy, "agreement=17"); }
+static void policy_wraps(struct kiln_result *r) { set(&r->policy, "agreement=18446744073709551617"); }
+static void policy_unmet(struct kiln_result *r) { set(&r->policy, "agreement=3"); }
+static void same_pool(struct kiln_result *r) { set(&r->attestations[0].pool, "west"); }
+static void same_executor(struct kiln_result *r) { set(&r->attestations[0].executor, "west-1"); }
+static void unsorted_executors(struct kiln_result *r) { set(&r->attestations[0].executor, "x"); }
+static void executor_empty(struct kiln_result *r) { set(&r->attestations[0].executor, ""); }
+static void pool_with_slash(struct kiln_result *r) { set(&r->attestations[1].pool, "a/b"); }
+static void backend_empty(struct kiln_result *r) { set(&r->attestations[1].backend, ""); }
+static void other_outputs_attested(struct kiln_result *r) { r->attestations[1].outputs.bytes[31] ^= 1; }
+static void nobody_attests(struct kiln_result *r) {
+    while (r->attestations_count) {
+        struct kiln_attestation *last = &r->attestations[--r->attestations_count];
+        free(last->executor);
+        free(last->pool);
+        free(last->backend);
+    }
+}
+static void bundle_without_size(struct kiln_result *r) { r->bundle_size = 0; }
+static void bundle_without_digest(struct kiln_result *r) { r->bundle = (struct kiln_digest){0}; }
+static void pin_of_nothing(struct kiln_result *r) {
+    r->bundle = (struct kiln_digest){0};
+    r->bundle_size = 0;
+}
+static void size_of_nothing(struct kiln_result *r) {
+    r->bundle = (struct kiln_digest){0};
+    set(&r->bundle_pin, "");
+}
+static void pin_with_newline(struct kiln_result *r) { set(&r->bundle_pin, "a\nb"); }
+static void pin_with_space(struct kiln_result *r) { set(&r->bundle_pin, "a b"); }
+static void bundle_of_local(struct kiln_result *r) {
+    r->outcome = KILN_OUTCOME_LOCAL;
+    while (r->outputs_count)
+        free(r->outputs[--r->outputs_count].name);
+    while (r->closure_count)
+        free(r->closure[--r->closure_count]);
+    kiln_result_add_reason(r, "x", NULL);
+}
+
 static void (*const spoils[])(struct kiln_result *) = {
     failed_success, reasoned_success, outcome_three,   outcome_zero,     local_with_outputs, scope_with_slash,
     scope_empty,    scope_dots,       name_with_slash, name_empty,       name_dots,          same_output,
     named_text,     executable_text,  kind_four,       unsorted_outputs, kind_zero,          unsorted_stems,
-    same_stem,      stem_with_slash,  expires_early};
+    same_stem,      stem_with_slash,  expires_early,   profile_empty,    profile_with_slash, policy_unknown,
+    policy_empty,   policy_without_number, policy_zero, policy_padded,   policy_trailing,    policy_huge,
+    policy_wraps,   policy_unmet,     same_pool,       same_executor,    unsorted_executors, executor_empty,
+    pool_with_slash, backend_empty,   other_outputs_attested, nobody_attests, bundle_without_size, bundle_without_digest,
+    pin_of_nothing, size_of_nothing,  pin_with_newline, pin_with_space,  bundle_of_local};
+
+static void encode_attestations(const struct kiln_result *r, struct kiln_buf *out) {
+    kiln_buf_add_be32(out, (uint32_t)r->attestations_count);
+    for (size_t i = 0; i < r->attestations_count; i++) {
+        kiln_buf_add_field_str(out, r->attestations[i].executor);
+        kiln_buf_add_field_str(out, r->attestations[i].pool);
+        kiln_buf_add_field_str(out, r->attestations[i].backend);
+        kiln_buf_add_be64(out, r->attestations[i].at_ms);
+        kiln_buf_add(out, r->attestations[i].outputs.bytes, 32);
+        kiln_buf_add(out, r->attestations[i].signature, 64);
+    }
+}
 
 static void encode_raw(const struct kiln_result *r, struct kiln_buf *out) {
     kiln_autobuf struct kiln_buf outputs = BUF;
@@ -132,13 +212,20 @@ static void encode_raw(const struct kiln_result *r, struct kiln_buf *out) {
     kiln_buf_add_be64(out, r->generation);
     kiln_buf_add_be64(out, r->issued_ms);
     kiln_buf_add_be64(out, r->expires_ms);
+    kiln_buf_add_field_str(out, r->profile);
+    kiln_buf_add(out, r->toolchain_runtime.bytes, 32);
+    kiln_buf_add(out, r->toolchain_rustc.bytes, 32);
+    kiln_buf_add(out, r->toolchain_link.bytes, 32);
+    kiln_buf_add_field_str(out, r->policy);
     kiln_buf_add_u8(out, (uint8_t)r->outcome);
     kiln_buf_add_be32(out, (uint32_t)r->exit_code);
-    kiln_buf_add_field_str(out, r->executor);
-    kiln_buf_add_field_str(out, r->pool);
-    kiln_buf_add_field_str(out, r->backend);
+    kiln_buf_add(out, r->inputs.bytes, 32);
     kiln_buf_add(out, digest.bytes, 32);
     kiln_buf_add(out, outputs.data, outputs.len);
+    kiln_buf_add(out, r->bundle.bytes, 32);
+    kiln_buf_add_be64(out, r->bundle_size);
+    kiln_buf_add_field_str(out, r->bundle_pin);
+    encode_attestations(r, out);
     kiln_buf_add_be32(out, (uint32_t)r->closure_count);
     for (size_t i = 0; i < r->closure_count; i++)
         kiln_buf_add_field_str(out, r->closure[i]);
@@ -146,6 +233,7 @@ static void encode_raw(const struct kiln_result *r, struct kiln_buf *out) {
     for (size_t i = 0; i < r->reasons_count; i++)
         kiln_buf_add_field_str(out, r->reasons[i]);
     kiln_buf_add_be32(out, 0);
+    kiln_buf_add_u8(out, 0);
 }
 
 static void refuses_bad_values(void **state) {
@@ -189,9 +277,12 @@ static void refuses_torn_bytes(void **state) {
         decode_bytes(bytes.data, bytes.len); // asserts that what is accepted encodes to the same bytes
         bytes.data[bit / 8] ^= (unsigned char)(1 << bit % 8);
     }
-    bytes.data[bytes.len - 1] = 1; // reserved
+    bytes.data[bytes.len - 1] = 1; // partial
     assert_int_equal(decode_bytes(bytes.data, bytes.len), KILN_E_CORRUPT);
     bytes.data[bytes.len - 1] = 0;
+    bytes.data[bytes.len - 2] = 1; // a leaf of a log
+    assert_int_equal(decode_bytes(bytes.data, bytes.len), KILN_E_CORRUPT);
+    bytes.data[bytes.len - 2] = 0;
     unsigned char *size = memmem(bytes.data, bytes.len, "\0\0\0\x01" "b", 5);
     assert_non_null(size);
     size[5 + 7] ^= 1; // the size of output b: the outputs digest must notice
@@ -274,7 +365,7 @@ static void short_signature(void **state) {
 // A signature does not make a malformed core acceptable.
 static void signed_garbage(void **state) {
     const struct keys *keys = *state;
-    static const char core[] = "kiln-result-1";
+    static const char core[] = "kiln-result-2";
     uint8_t signature[KILN_SIGNATURE_BYTES];
     struct kiln_digest id;
     kiln_autobuf struct kiln_buf bytes = BUF;
@@ -285,6 +376,12 @@ static void signed_garbage(void **state) {
     kiln_buf_add_field(&bytes, core, sizeof core);
     kiln_buf_add_field(&bytes, signature, sizeof signature);
     assert_int_equal(open_bytes(keys, bytes.data, bytes.len, &action), KILN_E_CORRUPT);
+}
+
+static void attest_anew(struct kiln_result *r) {
+    nobody_attests(r);
+    attest(r, "west-1", "west");
+    attest(r, "east-1", "east");
 }
 
 static void limits(void **state) {
@@ -304,6 +401,7 @@ static void limits(void **state) {
         rc = kiln_result_add_closure(&result, name, NULL);
     }
     assert_int_equal(rc, KILN_E_LIMIT);
+    attest_anew(&result);
     assert_int_equal(kiln_result_finish(&result, NULL), 0);
     kiln_autobuf struct kiln_buf bytes = BUF;
     assert_int_equal(kiln_result_encode(&result, &bytes, NULL), 0);

@@ -35,7 +35,8 @@ static void add_output(const struct rig *rig, struct kiln_candidate *candidate, 
 static void make_candidate(const struct rig *rig, const char *dep_info, struct kiln_candidate *candidate) {
     *candidate = (struct kiln_candidate){.job = {{1}}, .incarnation = {{2}}, .attempt = 1, .executor = strdup("executor"),
                                          .pool = strdup("local"), .backend = strdup("bwrap"),
-                                         .action_digest = rig->action_digest, .status = KILN_RUN_EXITED};
+                                         .action_digest = rig->action_digest, .status = KILN_RUN_EXITED,
+                                         .at_ms = 1600000000000, .signature = {.bytes = {[63] = 9}}};
     add_output(rig, candidate, KILN_OUTPUT_FILE, "libdemo-0123.rlib", rlib, sizeof rlib);
     add_output(rig, candidate, KILN_OUTPUT_FILE, "libdemo-0123.rmeta", rmeta, sizeof rmeta);
     add_output(rig, candidate, KILN_OUTPUT_FILE, "demo-0123.d", dep_info, strlen(dep_info));
@@ -67,7 +68,6 @@ static void success(void **state) {
     auto_candidate candidate;
     auto_judgement judgement = {0};
     make_candidate(rig, plain_dep_info, &candidate);
-    candidate.outputs[0].executable = true; // a claim that the arguments do not bear out
     judge(rig, &candidate, &judgement);
     assert_int_equal(judgement.verdict, KILN_PLAN_STORED);
     assert_null(judgement.reason);
@@ -79,7 +79,14 @@ static void success(void **state) {
         assert_false(result->outputs[i].executable);
     assert_int_equal(result->closure_count, 2);
     assert_true(kiln_digest_equal(&result->action, &rig->action_digest));
-    assert_string_equal(result->executor, "executor");
+    assert_string_equal(result->profile, rig->action.profile);
+    assert_true(kiln_digest_equal(&result->toolchain_rustc, &rig->action.toolchain_rustc));
+    assert_int_equal(result->attestations_count, 1);
+    assert_string_equal(result->attestations[0].executor, "executor");
+    assert_string_equal(result->attestations[0].pool, "local");
+    assert_string_equal(result->attestations[0].backend, "bwrap");
+    assert_int_equal(result->attestations[0].at_ms, 1600000000000);
+    assert_int_equal(result->attestations[0].signature[63], 9);
     assert_int_equal(result->expires_ms, 0);
 }
 

@@ -22,9 +22,12 @@ static void make_result(const struct rig *rig, const char *key, const void *data
     put_quarantine(rig, key, data, len);
     assert_ok(kiln_vault_take(&rig->vault, key, &output, &err));
     *result = (struct kiln_result){.action = rig->action_digest, .scope = strdup("local"), .generation = 1,
-                                   .issued_ms = issued_ms, .outcome = KILN_OUTCOME_SUCCESS, .executor = strdup("e"),
-                                   .pool = strdup("p"), .backend = strdup("b")};
+                                   .issued_ms = issued_ms, .outcome = KILN_OUTCOME_SUCCESS, .profile = strdup("bwrap-1"),
+                                   .policy = strdup("agreement=1"), .bundle_pin = strdup("")};
     assert_ok(kiln_result_add_output(result, output.kind, output.name, false, output.size, &output.digest, &err));
+    struct kiln_attestation attestation = {.executor = TEXT("e"), .pool = TEXT("p"), .backend = TEXT("b")};
+    assert_ok(kiln_result_outputs_digest(result->outputs, result->outputs_count, &attestation.outputs, &err));
+    assert_ok(kiln_result_add_attestation(result, &attestation, &err));
     assert_ok(kiln_result_finish(result, &err));
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
@@ -14,7 +15,8 @@
 
 _Static_assert(KILN_WIRE_BYTES_MAX == KILN_RECORD_BYTES_MAX, "the bus carries what the wire makes");
 
-enum { FRAME_BYTES = 5, RECORDS_COUNT = 8 };
+#define COUNT_ONE(name) +1
+enum { FRAME_BYTES = 5, RECORDS_COUNT = 0 KILN_RECORD_TYPES(COUNT_ONE) };
 
 // Decodes and encodes again. *out is touched only when both succeed.
 #define RECODE(name)                                                                                                   \
@@ -58,43 +60,44 @@ static bool accepts(enum kiln_record_type type, const void *data, size_t len) {
     return true;
 }
 
-// Made by another implementation of Avro (fastavro 1.13) from the same values and schemas/*.avsc.
+// schemas/golden.json: made by another implementation of Avro (fastavro 1.13) from the values beside them and schemas/*.avsc.
+static struct {
+    enum kiln_record_type type;
+    char *hex;
+} golden[RECORDS_COUNT];
+
 static const struct {
     const char *name;
     enum kiln_record_type type;
-    const char *hex;
-} golden[] = {
-    {"job_submitted", KILN_RECORD_job_submitted,
-     "00000003e9111111111111111111111111111111110a6c6f63616c0e6167656e742d3106f689ad8b9168809f49d1d1d1d1d1"
-     "d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d11e6b696c6e2d616374696f6e2d3100780602a1a1a1a1a1"
-     "a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1804004a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2"
-     "a2a2a2a2a2a2a2a2a2a2a2a2d80400a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3000004"
-     "226c696273657264652d3031323361626364146c69626772c3bc6e2d310000"},
-    {"job_uploaded", KILN_RECORD_job_uploaded,
-     "00000003ea11111111111111111111111111111111d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1"
-     "d1d1d1"},
-    {"job_cancelled", KILN_RECORD_job_cancelled,
-     "00000003eb11111111111111111111111111111111d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1"
-     "d1d1d1"},
-    {"answer", KILN_RECORD_answer,
-     "00000003f304111111111111111111111111111111112222222222222222222222222222222200d1d1d1d1d1d1d1d1d1d1d1"
-     "d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d10200021c64696765737420646966666572730000"},
-    {"credit", KILN_RECORD_credit,
-     "00000003fd146578656375746f722d310a6c6f63616c22222222222222222222222222222222333333333333333333333333"
-     "33333333c0b1b48b9168"},
-    {"work", KILN_RECORD_work,
-     "0000000407111111111111111111111111111111112222222222222222222222222222222233333333333333333333333333"
-     "33333302e0d403d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d11e6b696c6e2d616374696f"
-     "6e2d3100780202a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a18040000a6c6f63616c"},
-    {"lease", KILN_RECORD_lease,
-     "000000041111111111111111111111111111111111222222222222222222222222222222228001d097ad8b9168"},
-    {"candidate", KILN_RECORD_candidate,
-     "000000041b111111111111111111111111111111112222222222222222222222222222222204146578656375746f722d310a"
-     "6c6f63616c0e62777261702d31d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d10001040201"
-     "06666f6fa8e8c8e99707b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b10600000eb2b2b2b2"
-     "b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2000218706174683a202f6574632f780000b817"},
+} records[] = {
+#define ROW(name) {#name, KILN_RECORD_##name},
+    KILN_RECORD_TYPES(ROW)
+#undef ROW
 };
-_Static_assert(sizeof golden / sizeof *golden == RECORDS_COUNT, "one for each record");
+
+static int load_golden(void **state) {
+    (void)state;
+    json_error_t error;
+    json_t *page = json_load_file(KILN_SOURCE_DIR "/schemas/golden.json", JSON_REJECT_DUPLICATES, &error), *item;
+    if (!page)
+        fail_msg("schemas/golden.json:%d: %s", error.line, error.text);
+    assert_int_equal(json_array_size(page), RECORDS_COUNT); // one for each record, in the order of the header
+    size_t i;
+    json_array_foreach(page, i, item) {
+        assert_string_equal(json_string_value(json_object_get(item, "record")), records[i].name);
+        golden[i].type = records[i].type;
+        golden[i].hex = strdup(json_string_value(json_object_get(item, "hex")));
+    }
+    json_decref(page);
+    return 0;
+}
+
+static int drop_golden(void **state) {
+    (void)state;
+    for (size_t i = 0; i < RECORDS_COUNT; i++)
+        free(golden[i].hex);
+    return 0;
+}
 
 static unsigned char *golden_bytes(enum kiln_record_type type, size_t *len) {
     const char *hex = NULL;
@@ -123,6 +126,12 @@ static struct kiln_job_id job_id_of(unsigned char byte) {
     return id;
 }
 
+static struct kiln_attestation_bytes signature_of(unsigned char byte) {
+    struct kiln_attestation_bytes signature;
+    memset(signature.bytes, byte, sizeof signature.bytes);
+    return signature;
+}
+
 static char *text_of(const char *text) { return (char *)(uintptr_t)text; }
 
 static struct kiln_content_ref contents[] = {{.kind = KILN_CONTENT_PACK, .size = 4096},
@@ -138,7 +147,7 @@ static struct kiln_job_submitted a_job_submitted(void) {
         .job = job_id_of(0x11), .tenant = text_of("local"), .agent = text_of("agent-1"), .waiter_partition = 3,
         .submitted_ms = 1789000000123, .deadline_ms = 600000, .action_digest = digest_of(0xd1),
         .action = action, .action_len = sizeof action - 1, .contents = contents, .contents_count = 3,
-        .closure = closure, .closure_count = 2, .build_id = text_of("")};
+        .closure = closure, .closure_count = 2, .build_id = text_of(""), .scope = text_of("public")};
 }
 
 static struct kiln_work a_work(void) {
@@ -162,7 +171,17 @@ static struct kiln_candidate a_candidate(void) {
         .job = job_id_of(0x11), .incarnation = job_id_of(0x22), .attempt = 2, .executor = text_of("executor-1"),
         .pool = text_of("local"), .backend = text_of("bwrap-1"), .action_digest = digest_of(0xd1),
         .status = KILN_RUN_EXITED, .exit_code = -1, .outputs = outputs, .outputs_count = 2,
-        .observations = observations, .observations_count = 1, .wall_ms = 1500};
+        .observations = observations, .observations_count = 1, .wall_ms = 1500,
+        .at_ms = 1789000002000, .signature = signature_of(0x5a)};
+}
+
+static struct kiln_ledger_entry a_ledger_entry(void) {
+    static unsigned char envelope[] = "kiln";
+    return (struct kiln_ledger_entry){
+        .at_ms = 1789000004000, .verifier = text_of("verifier-1"), .action_digest = digest_of(0xd1), .job = job_id_of(0x11),
+        .event = text_of("stored"), .scope = text_of("acme"), .tenant = text_of("acme"), .principal = text_of("agent-1"),
+        .executor = text_of(""), .pool = text_of(""), .attempt = 2, .detail = text_of("agreement=1"),
+        .envelope = envelope, .envelope_len = 4};
 }
 
 static void assert_golden(enum kiln_record_type type, const struct kiln_buf *out) {
@@ -190,6 +209,24 @@ static void encodes_as_another_implementation(void **state) {
     struct kiln_work work = a_work();
     struct kiln_lease lease = {.job = job_id_of(0x11), .incarnation = job_id_of(0x22), .attempt = 64, .at_ms = 1789000001000};
     struct kiln_candidate candidate = a_candidate();
+    struct kiln_demand demand = {.partition = 7, .count = 12, .at_ms = 1789000003000};
+    struct kiln_decline decline = {.job = job_id_of(0x11), .incarnation = job_id_of(0x22), .credit = job_id_of(0x33), .attempt = 2};
+    unsigned char submission[] = {0, 0, 0, 3, 0xec, 'a', 'b', 'c'}, letter[] = {0xde, 0xad, 0xbe, 0xef, 0};
+    struct kiln_state_waiter state_waiter = {.tenant = text_of("acme"), .principal = text_of("agent-1"),
+                                             .incarnation = job_id_of(0x44), .received_ms = 1789000000500,
+                                             .submission = submission, .submission_len = sizeof submission};
+    struct kiln_state_flight state_flight = {.action_digest = digest_of(0xd1), .scope = text_of("acme"), .attempt = 2,
+                                             .troubles = 1, .job = job_id_of(0x11), .incarnation = job_id_of(0x22),
+                                             .executor = text_of("executor-1"), .pool = text_of("east"),
+                                             .dispatched_ms = 1789000000900};
+    struct kiln_ledger_entry ledger_entry = a_ledger_entry();
+    struct kiln_event event = {.at_ms = 1789000005000, .source = text_of("verifier-1"), .severity = text_of("alert"),
+                               .name = text_of("divergence"), .subject = text_of("executor-1"),
+                               .detail = text_of("east: other outputs")};
+    struct kiln_dead_letter dead_letter = {.at_ms = 1789000006000, .verifier = text_of("verifier-1"),
+                                           .topic = text_of("kiln.jobs"), .partition = 5, .offset = 9007199254740993,
+                                           .reason = text_of("form: not a record"), .size = 5, .value = letter,
+                                           .value_len = sizeof letter};
 #define ASSERT_GOLDEN(name)                                                                                            \
     {                                                                                                                  \
         kiln_autobuf struct kiln_buf out = KILN_BUF_INIT(KILN_WIRE_BYTES_MAX);                                         \
@@ -224,6 +261,7 @@ static void decodes_the_fields(void **state) {
     assert_int_equal(job.closure_count, 2);
     assert_string_equal(job.closure[1], closure[1]);
     assert_string_equal(job.build_id, "");
+    assert_string_equal(job.scope, "public");
     kiln_job_submitted_release(&job);
     assert_null(job.tenant);
 
@@ -693,5 +731,5 @@ int main(void) {
         cmocka_unit_test(threads_do_not_meet),
         cmocka_unit_test(a_job_of_20_kb_is_quick),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, load_golden, drop_golden);
 }

@@ -165,7 +165,7 @@ static inline int rig_teardown(void **state) {
 static inline void rig_submission(const struct rig *rig, unsigned char number, struct kiln_job_submitted *record) {
     *record = (struct kiln_job_submitted){
         .job = {{number}}, .tenant = strdup("local"), .agent = strdup("agent"), .submitted_ms = 1, .deadline_ms = 60000,
-        .action_digest = rig->action_digest, .build_id = strdup(""), .action_len = rig->action_bytes.len,
+        .action_digest = rig->action_digest, .build_id = strdup(""), .scope = strdup("local"), .action_len = rig->action_bytes.len,
         .contents_count = RIG_CONTENTS, .closure_count = 2};
     record->action = malloc(record->action_len);
     memcpy(record->action, rig->action_bytes.data, record->action_len);
