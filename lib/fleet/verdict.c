@@ -1,0 +1,152 @@
+#include "lib/fleet/verdict.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ENVELOPE_MAGIC_BYTES sizeof "kiln-signed-1"
+
+static bool revokes_digest(const struct kiln_trust_record *record, enum kiln_revoked kind,
+                           const struct kiln_digest *digest, uint64_t issued_ms) {
+    char hex[KILN_DIGEST_HEX_LEN + 1];
+    kiln_digest_format(digest, hex);
+    return kiln_trust_record_revokes(record, kind, hex, issued_ms);
+}
+
+// Which key an envelope says it is signed by. Only what kiln_result_open() then verifies makes it true.
+static int find_signer(const struct kiln_trust_record *record, const struct kiln_verdict_question *question,
+                       struct kiln_digest *id, const struct kiln_verifier_key **key, struct kiln_err *err) {
+    struct kiln_reader reader = KILN_READER_INIT(question->envelope, question->len);
+    kiln_read_bytes(&reader, ENVELOPE_MAGIC_BYTES);
+    size_t len;
+    const unsigned char *bytes = kiln_read_field(&reader, sizeof id->bytes, &len);
+    if (!bytes || len != sizeof id->bytes)
+        return kiln_fail(err, KILN_E_CORRUPT, "signature: not a signed result");
+    memcpy(id->bytes, bytes, len);
+    *key = kiln_trust_record_key(record, id);
+    if (!*key) {
+        char hex[KILN_DIGEST_HEX_LEN + 1];
+        kiln_digest_format(id, hex);
+        return kiln_fail(err, KILN_E_CORRUPT, "unknown_key: %.16s is no verifier's", hex);
+    }
+    if (question->now_ms > (*key)->not_after_ms)
+        return kiln_fail(err, KILN_E_CORRUPT, "key_expired: the key of %s", (*key)->principal);
+    return 0;
+}
+
+static int check_place(const struct kiln_result *result, const struct kiln_verdict_question *question,
+                       struct kiln_err *err) {
+    if (strcmp(result->scope, question->scope) != 0)
+        return kiln_fail(err, KILN_E_CORRUPT, "scope: the result is of %s, not of %s", result->scope, question->scope);
+    if (result->generation != question->generation)
+        return kiln_fail(err, KILN_E_CORRUPT, "generation: the result is of %" PRIu64 ", not of %" PRIu64,
+                         result->generation, question->generation);
+    if (question->now_ms >= result->expires_ms) // also what never expires: that is for the embedded default
+        return kiln_fail(err, KILN_E_CORRUPT, "expired: the result was good until %" PRIu64, result->expires_ms);
+    return 0;
+}
+
+static int check_signer(const struct kiln_trust_record *record, const struct kiln_digest *id,
+                        const struct kiln_verifier_key *key, uint64_t issued_ms, struct kiln_err *err) {
+    if (revokes_digest(record, KILN_REVOKED_KEY, id, issued_ms))
+        return kiln_fail(err, KILN_E_CORRUPT, "revoked_key: the key of %s", key->principal);
+    if (kiln_trust_record_revokes(record, KILN_REVOKED_PRINCIPAL, key->principal, issued_ms))
+        return kiln_fail(err, KILN_E_CORRUPT, "revoked_principal: verifier %s", key->principal);
+    return 0;
+}
+
+static int check_toolchain(const struct kiln_trust_record *record, const struct kiln_result *result,
+                           struct kiln_err *err) {
+    const struct {
+        const char *name;
+        const struct kiln_digest *digest;
+    } parts[] = {{"runtime", &result->toolchain_runtime},
+                 {"rustc", &result->toolchain_rustc},
+                 {"link", &result->toolchain_link}};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (revokes_digest(record, KILN_REVOKED_TOOLCHAIN, parts[i].digest, result->issued_ms))
+            return kiln_fail(err, KILN_E_CORRUPT, "revoked_toolchain: the %s part", parts[i].name);
+    return 0;
+}
+
+static int check_executor(const struct kiln_trust_record *record, const struct kiln_result *result,
+                          const struct kiln_attestation *attestation, struct kiln_err *err) {
+    const char *name = attestation->executor;
+    const struct kiln_principal *executor = kiln_trust_record_enrolled(record, name);
+    if (!executor || executor->role != KILN_ROLE_OF_EXECUTOR)
+        return kiln_fail(err, KILN_E_CORRUPT, "attestation: %s is no executor", name);
+    struct kiln_digest key_id;
+    kiln_digest_of(executor->record_key, sizeof executor->record_key, &key_id);
+    if (kiln_trust_record_revokes(record, KILN_REVOKED_EXECUTOR, name, result->issued_ms) ||
+        kiln_trust_record_revokes(record, KILN_REVOKED_PRINCIPAL, name, result->issued_ms) ||
+        revokes_digest(record, KILN_REVOKED_KEY, &key_id, result->issued_ms))
+        return kiln_fail(err, KILN_E_CORRUPT, "revoked_executor: %s", name);
+    if (strcmp(executor->pool, attestation->pool) != 0)
+        return kiln_fail(err, KILN_E_CORRUPT, "attestation: %s is of pool %s, not of %s", name, executor->pool,
+                         attestation->pool);
+    if (kiln_attestation_check(attestation, &result->action, executor->record_key, NULL))
+        return kiln_fail(err, KILN_E_CORRUPT, "attestation: %s did not sign it", name);
+    return 0;
+}
+
+static int check_attestations(const struct kiln_trust_record *record, const struct kiln_result *result,
+                              struct kiln_err *err) {
+    struct kiln_digest outputs;
+    int rc = kiln_result_outputs_digest(result->outputs, result->outputs_count, &outputs, err);
+    for (size_t i = 0; !rc && i < result->attestations_count; i++) {
+        rc = check_executor(record, result, &result->attestations[i], err);
+        if (!rc && !kiln_digest_equal(&result->attestations[i].outputs, &outputs))
+            rc = kiln_fail(err, KILN_E_CORRUPT, "attestation: %s names other outputs", result->attestations[i].executor);
+    }
+    return rc;
+}
+
+// The verifier says how many pools had to agree; whoever has the record can count them.
+static int check_agreement(const struct kiln_result *result, struct kiln_err *err) {
+    static const char word[] = "agreement=";
+    char *end = NULL;
+    unsigned long wanted = 0;
+    if (strncmp(result->policy, word, sizeof word - 1) == 0)
+        wanted = strtoul(result->policy + sizeof word - 1, &end, 10);
+    if (!end || *end || !wanted)
+        return kiln_fail(err, KILN_E_CORRUPT, "agreement: unknown policy \"%.64s\"", result->policy);
+    size_t pools = 0;
+    for (size_t i = 0; i < result->attestations_count; i++) {
+        bool seen = false;
+        for (size_t k = 0; k < i; k++)
+            seen |= strcmp(result->attestations[k].pool, result->attestations[i].pool) == 0;
+        pools += !seen;
+    }
+    if (pools < wanted)
+        return kiln_fail(err, KILN_E_CORRUPT, "agreement: %zu pools attest, %lu were asked for", pools, wanted);
+    return 0;
+}
+
+int kiln_verdict_open(const struct kiln_trust_record *record, const struct kiln_trust *keys,
+                      const struct kiln_verdict_question *question, struct kiln_result *result, struct kiln_err *err) {
+    struct kiln_digest signer;
+    const struct kiln_verifier_key *key = NULL;
+    kiln_autoresult struct kiln_result opened = {0};
+    int rc = find_signer(record, question, &signer, &key, err);
+    if (rc)
+        return rc;
+    rc = kiln_result_open(question->envelope, question->len, keys, question->action, &opened, err);
+    if (rc)
+        return rc == KILN_E_NOMEM ? rc : kiln_wrap(err, KILN_E_CORRUPT, "signature");
+    rc = check_place(&opened, question, err);
+    if (!rc)
+        rc = check_signer(record, &signer, key, opened.issued_ms, err);
+    if (!rc)
+        rc = check_toolchain(record, &opened, err);
+    if (!rc && revokes_digest(record, KILN_REVOKED_ACTION, &opened.action, opened.issued_ms))
+        rc = kiln_fail(err, KILN_E_CORRUPT, "revoked_action: the action itself");
+    if (!rc)
+        rc = check_attestations(record, &opened, err);
+    if (!rc)
+        rc = check_agreement(&opened, err);
+    if (rc)
+        return rc;
+    *result = opened;
+    opened = (struct kiln_result){0};
+    return 0;
+}
