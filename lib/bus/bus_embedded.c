@@ -223,6 +223,7 @@ static bool receive_request(struct kiln_bus_server *server, struct connection *c
             connection->dead = true;
             return false;
         }
+        connection->item->frame.writer = (uint16_t)connection->role;
     }
     return receive(connection, connection->item->value, frame->value_len, &connection->value_len);
 }

@@ -100,7 +100,12 @@ static int request(struct client *client, const struct kiln_bus_frame *frame, co
     return rc ? rc : explain(reply.code, err);
 }
 
-static int client_publish(struct kiln_bus *bus, const struct kiln_record *record, struct kiln_err *err) {
+#define LOCAL "local" // tenant, pool and principal of all that is on this host
+
+static int client_publish(struct kiln_bus *bus, const struct kiln_record *record, const char *tenant,
+                          struct kiln_err *err) {
+    if (tenant && strcmp(tenant, LOCAL) != 0)
+        return kiln_fail(err, KILN_E_INVAL, "there is no tenant '%s' here", tenant);
     struct kiln_bus_frame frame = {
         .op = KILN_BUS_OP_PUBLISH,
         .topic = (uint8_t)record->topic,
@@ -152,7 +157,7 @@ static int receive_part(struct client *client, void *data, size_t size, size_t *
 static bool is_delivery(const struct kiln_bus_frame *frame) {
     return frame->op == KILN_BUS_OP_DELIVER && frame->topic < KILN_TOPIC_COUNT &&
            frame->partition < KILN_BUS_PARTITIONS_MAX && frame->key_len <= KILN_BUS_KEY_BYTES_MAX &&
-           frame->value_len <= KILN_RECORD_BYTES_MAX;
+           frame->value_len <= KILN_RECORD_BYTES_MAX && frame->writer <= KILN_BUS_EXECUTOR;
 }
 
 static int receive_delivery(struct client *client, struct kiln_err *err) {
@@ -170,6 +175,17 @@ static int receive_delivery(struct client *client, struct kiln_err *err) {
     return receive_part(client, client->value, frame->value_len, &client->value_len, err);
 }
 
+// The connection a record came from says who wrote it; its incarnation and sequence are nobody's.
+static void fill_author(enum kiln_bus_role writer, struct kiln_author *author) {
+    static const enum kiln_role roles[] = {
+        [KILN_BUS_AGENT] = KILN_ROLE_OF_AGENT,
+        [KILN_BUS_VERIFIER] = KILN_ROLE_OF_VERIFIER,
+        [KILN_BUS_EXECUTOR] = KILN_ROLE_OF_EXECUTOR,
+    };
+    *author = (struct kiln_author){
+        .role = roles[writer], .principal = LOCAL, .tenant = LOCAL, .pool = LOCAL, .at_ms = kiln_clock_wall_ms()};
+}
+
 static void take_delivery(struct client *client, struct kiln_record *record) {
     const struct kiln_bus_frame *frame = &client->frame;
     *record = (struct kiln_record){
@@ -181,6 +197,7 @@ static void take_delivery(struct client *client, struct kiln_record *record) {
         .value_len = frame->value_len,
     };
     memcpy(record->key, frame->key, frame->key_len);
+    fill_author(frame->writer, &record->author);
     client->frame_len = 0;
     client->value_len = 0;
 }
@@ -204,6 +221,30 @@ static int client_poll(struct kiln_bus *bus, uint64_t deadline_ms, struct kiln_r
     }
 }
 
+static int client_healthy(struct kiln_bus *bus, struct kiln_err *err) {
+    struct pollfd look = {.fd = client_of(bus)->request_fd};
+    if (poll(&look, 1, 0) > 0 && look.revents & (POLLHUP | POLLERR))
+        return kiln_fail(err, KILN_E_IO, "the bus has closed the connection");
+    return 0;
+}
+
+static int client_restore(struct kiln_bus *bus, uint32_t partition, uint64_t deadline_ms,
+                          int (*visit)(void *context, const struct kiln_record *record), void *context,
+                          struct kiln_err *err) {
+    (void)bus, (void)partition, (void)deadline_ms, (void)visit, (void)context;
+    return kiln_fail(err, KILN_E_UNSUPPORTED, "the embedded bus keeps no state");
+}
+
+static uint32_t client_partitions(const struct kiln_bus *bus, enum kiln_topic topic) {
+    (void)bus, (void)topic;
+    return 1;
+}
+
+static uint32_t client_partitions_max(const struct kiln_bus *bus, enum kiln_topic topic) {
+    (void)bus, (void)topic;
+    return KILN_BUS_PARTITIONS_MAX;
+}
+
 static int client_fd(const struct kiln_bus *bus) { return ((const struct client *)bus)->deliver_fd; }
 
 static void client_close(struct kiln_bus *bus) {
@@ -220,6 +261,10 @@ static const struct kiln_bus_ops client_ops = {
     .subscribe = client_subscribe,
     .poll = client_poll,
     .ack = client_ack,
+    .healthy = client_healthy,
+    .restore = client_restore,
+    .partitions = client_partitions,
+    .partitions_max = client_partitions_max,
     .fd = client_fd,
     .close = client_close,
 };

@@ -21,7 +21,10 @@ struct kiln_bus_frame {
     uint16_t key_len;   // PUBLISH, DELIVER
     uint32_t partition; // PUBLISH, ACK, DELIVER
     uint32_t value_len; // PUBLISH, DELIVER; else 0
-    uint16_t topics;    // SUBSCRIBE: bit per topic
+    union {
+        uint16_t topics; // SUBSCRIBE: bit per topic
+        uint16_t writer; // DELIVER: enum kiln_bus_role of the connection it came from, set by the server
+    };
     uint16_t from_end;  // SUBSCRIBE: bit per topic
     uint64_t offset;    // ACK, DELIVER
     unsigned char key[KILN_BUS_KEY_BYTES_MAX];

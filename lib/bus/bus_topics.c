@@ -25,9 +25,10 @@ static const struct {
     [KILN_TOPIC_CANDIDATES] = {EXECUTOR, VERIFIER, UNTIL_GROUP_ACKED},
     [KILN_TOPIC_RESULTS] = {VERIFIER, AGENT, UNTIL_ALL_ACKED},
     [KILN_TOPIC_STATE] = {VERIFIER, VERIFIER, LAST_OF_KEY},
-    // The agent reads these two for the user's commands.
+    // The agent reads these for the user's commands.
     [KILN_TOPIC_LEDGER] = {VERIFIER, AGENT, NEWEST},
     [KILN_TOPIC_EVENTS] = {AGENT | VERIFIER | EXECUTOR, AGENT, NEWEST},
+    [KILN_TOPIC_DLQ] = {VERIFIER, AGENT, NEWEST},
 };
 
 bool kiln_bus_may_write(enum kiln_topic topic, enum kiln_bus_role role) { return rules[topic].writers >> role & 1; }

@@ -121,6 +121,42 @@ static void records_come_whole_and_in_order(void **state) {
     kiln_bus_close(agent);
 }
 
+static void the_connection_says_who_wrote(void **state) {
+    (void)state;
+    struct kiln_bus *agent = open_reader(KILN_BUS_AGENT, KILN_TOPIC_EVENTS);
+    static const enum kiln_role written_by[] = {KILN_ROLE_OF_AGENT, KILN_ROLE_OF_VERIFIER, KILN_ROLE_OF_EXECUTOR};
+    for (int role = KILN_BUS_AGENT; role <= KILN_BUS_EXECUTOR; role++) {
+        struct kiln_bus *writer = open_client(role);
+        put(writer, KILN_TOPIC_EVENTS, "here");
+        struct kiln_record record = take(agent);
+        assert_int_equal(record.news, KILN_NEWS_RECORD);
+        assert_int_equal(record.author.role, written_by[role]);
+        assert_string_equal(record.author.principal, "local");
+        assert_string_equal(record.author.tenant, "local");
+        assert_string_equal(record.author.pool, "local");
+        kiln_record_release(&record);
+        kiln_bus_close(writer);
+    }
+    kiln_bus_close(agent);
+}
+
+static void a_fleets_calls_on_one_host(void **state) {
+    (void)state;
+    struct kiln_bus *verifier = open_client(KILN_BUS_VERIFIER);
+    struct kiln_bus *agent = open_reader(KILN_BUS_AGENT, KILN_TOPIC_RESULTS);
+    assert_int_equal(kiln_bus_publish_result(verifier, "local", 0, "key", 3, "answer", 6, NULL), 0);
+    assert_takes(agent, "answer", true);
+    assert_int_equal(kiln_bus_publish_result(verifier, "red", 0, "key", 3, "answer", 6, NULL), KILN_E_INVAL);
+    assert_takes_nothing(agent);
+    assert_int_equal(kiln_bus_partitions(verifier, KILN_TOPIC_JOBS), 1);
+    struct kiln_digest action = {{0xff, 0xff, 0xff, 0xff}};
+    assert_int_equal(kiln_bus_partition_of(verifier, &action), 0);
+    assert_int_equal(kiln_bus_restore(verifier, 0, soon(), NULL, NULL, NULL), KILN_E_UNSUPPORTED);
+    assert_int_equal(kiln_bus_healthy(verifier, NULL), 0);
+    kiln_bus_close(agent);
+    kiln_bus_close(verifier);
+}
+
 static void sizes_at_the_limits(void **state) {
     (void)state;
     struct kiln_bus *agent = open_client(KILN_BUS_AGENT);
@@ -272,6 +308,7 @@ static const struct {
     {KILN_TOPIC_JOBS, "a", "v"},    {KILN_TOPIC_WORK, "v", "e"},   {KILN_TOPIC_CREDITS, "e", "v"},
     {KILN_TOPIC_LEASES, "e", "v"},  {KILN_TOPIC_CANDIDATES, "e", "v"}, {KILN_TOPIC_RESULTS, "v", "a"},
     {KILN_TOPIC_STATE, "v", "v"},   {KILN_TOPIC_LEDGER, "v", "a"}, {KILN_TOPIC_EVENTS, "ave", "a"},
+    {KILN_TOPIC_DLQ, "v", "a"},
 };
 
 static void assert_may(enum kiln_bus_role role, enum kiln_topic topic, bool writes, bool may) {
@@ -637,6 +674,8 @@ int main(void) {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         CASE(records_come_whole_and_in_order),
+        CASE(the_connection_says_who_wrote),
+        CASE(a_fleets_calls_on_one_host),
         CASE(sizes_at_the_limits),
         CASE(a_slow_reader_gets_all),
         CASE(a_closed_reader_leaves_the_unacked),
