@@ -1,0 +1,17 @@
+// The table of kiln-admin's commands: one file each, one const entry each.
+#pragma once
+
+#include "lib/base/buf.h"
+#include "lib/base/cli.h"
+
+extern const struct kiln_cli_command kiln_admin_program; // the root; its file lists the others
+
+extern const struct kiln_cli_command kiln_admin_init;
+extern const struct kiln_cli_command kiln_admin_key;
+
+#define KILN_ADMIN_TEXT_BYTES_MAX (64u << 20)
+
+// Says on stderr what went wrong; returns the exit code.
+int kiln_admin_failed(const struct kiln_cli_call *call, const struct kiln_err *err);
+int kiln_admin_usage(const struct kiln_cli_call *call, const char *what);
+int kiln_admin_print(const struct kiln_buf *text); // on stdout; returns the exit code
