@@ -91,7 +91,7 @@ static inline void rig_record(const struct scratch *scratch, struct kiln_trust_r
 static inline void rig_sign(const struct scratch *scratch, const struct kiln_trust_record *record, const char *const *roots,
                             size_t count, struct kiln_buf *envelope) {
     struct kiln_err err = {0};
-    struct kiln_sign_key *keys[KILN_TRUST_ROOTS_MAX];
+    struct kiln_sign_key *keys[KILN_TRUST_ROOTS_MAX] = {0};
     for (size_t i = 0; i < count; i++)
         keys[i] = rig_key(scratch, roots[i]);
     if (kiln_trust_record_sign(record, (const struct kiln_sign_key *const *)keys, count, envelope, &err))
