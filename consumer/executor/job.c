@@ -20,6 +20,7 @@
 #include "lib/core/result.h"
 #include "lib/rustc/environment.h"
 #include "lib/rustc/paths.h"
+#include "lib/wire/attested.h"
 
 #define BACKEND "bwrap"
 #define WALLS_MS 20000
@@ -42,6 +43,7 @@ struct job {
     struct kiln_run_session session;
     struct kiln_run_report report;
     int toolchain;
+    struct kiln_digest text_digests[2];
     char *places[5]; // target, observer, sysroot, object, preload text
 };
 
@@ -291,17 +293,22 @@ static int read_witness(struct job *job, struct kiln_err *err) {
     return rc;
 }
 
-static int upload(struct job *job, enum kiln_output_kind kind, const char *name, bool executable, int fd, uint64_t size,
-                  const struct kiln_digest *digest, struct kiln_err *err) {
-    char hex[KILN_DIGEST_HEX_LEN + 1], id[33];
-    kiln_digest_format(digest, hex);
-    for (int i = 0; i < 16; i++)
-        snprintf(id + 2 * i, 3, "%02x", job->work->job.bytes[i]);
-    kiln_autofree char *key = kiln_key_quarantine_out(job->context->executor, id, job->work->attempt, hex);
-    int rc = key ? kiln_store_put_fd(job->context->store, KILN_SPACE_QUARANTINE, key, fd, size, digest, err)
-                 : kiln_fail(err, KILN_E_NOMEM, "upload");
-    if (rc)
-        return rc;
+// Outputs of one job on their way: descriptors are borrowed.
+struct outbound {
+    struct kiln_store_offer *offers;
+    char **keys;
+    size_t count;
+};
+
+static void release_outbound(struct outbound *outbound) {
+    for (size_t i = 0; i < outbound->count; i++)
+        free(outbound->keys[i]);
+    free(outbound->keys);
+    free(outbound->offers);
+}
+
+static int add_output(struct job *job, enum kiln_output_kind kind, const char *name, bool executable, uint64_t size,
+                      const struct kiln_digest *digest, struct kiln_err *err) {
     struct kiln_candidate *candidate = job->candidate;
     struct kiln_candidate_output *grown = realloc(candidate->outputs, (candidate->outputs_count + 1) * sizeof *grown);
     char *copy = strdup(name);
@@ -316,11 +323,42 @@ static int upload(struct job *job, enum kiln_output_kind kind, const char *name,
     return 0;
 }
 
-static int upload_text(struct job *job, enum kiln_output_kind kind, int fd, struct kiln_err *err) {
-    struct kiln_digest digest;
+static int send(struct job *job, struct outbound *outbound, int fd, uint64_t size, const struct kiln_digest *digest,
+                struct kiln_err *err) {
+    char hex[KILN_DIGEST_HEX_LEN + 1], id[33];
+    kiln_digest_format(digest, hex);
+    for (int i = 0; i < 16; i++)
+        snprintf(id + 2 * i, 3, "%02x", job->work->job.bytes[i]);
+    char *key = kiln_key_quarantine_out(job->context->executor, id, job->work->attempt, hex);
+    if (!key)
+        return kiln_fail(err, KILN_E_NOMEM, "upload");
+    for (size_t i = 0; i < outbound->count; i++)
+        if (!strcmp(outbound->keys[i], key)) { // two outputs of equal bytes are one object
+            free(key);
+            return 0;
+        }
+    outbound->keys[outbound->count] = key;
+    outbound->offers[outbound->count++] = (struct kiln_store_offer){
+        .space = KILN_SPACE_QUARANTINE, .key = key, .fd = fd, .max_bytes = size, .expected = digest};
+    return 0;
+}
+
+static int send_text(struct job *job, enum kiln_output_kind kind, int fd, struct outbound *outbound, struct kiln_err *err) {
+    struct kiln_digest *digest = &job->text_digests[kind == KILN_OUTPUT_STDERR];
     uint64_t size;
-    int rc = kiln_digest_of_fd(fd, limits.text_bytes + 1, &digest, &size, err);
-    return rc ? rc : upload(job, kind, "", false, fd, size, &digest, err);
+    int rc = kiln_digest_of_fd(fd, limits.text_bytes + 1, digest, &size, err);
+    if (rc == 0)
+        rc = add_output(job, kind, "", false, size, digest, err);
+    return rc ? rc : send(job, outbound, fd, size, digest, err);
+}
+
+static int take_file(struct job *job, const struct kiln_collected *file, struct outbound *outbound, struct kiln_err *err) {
+    char text[512];
+    snprintf(text, sizeof text, "path_value: the sandbox's path is in %s", file->name);
+    int rc = file->holds_sandbox_path ? observe(job, text, err) : 0;
+    if (rc == 0)
+        rc = add_output(job, KILN_OUTPUT_FILE, file->name, file->executable, file->size, &file->digest, err);
+    return rc ? rc : send(job, outbound, file->fd, file->size, &file->digest, err);
 }
 
 static int take_outputs(struct job *job, struct kiln_err *err) {
@@ -328,18 +366,19 @@ static int take_outputs(struct job *job, struct kiln_err *err) {
     int rc = kiln_collect(job->session.out_dir, &job->action, &collection, err);
     if (rc == KILN_E_DENIED || rc == KILN_E_NOTFOUND)
         return conclude(job, KILN_RUN_LIMIT, "job_outputs", err->text, err);
-    for (size_t i = 0; rc == 0 && i < collection.count; i++) {
-        const struct kiln_collected *file = &collection.files[i];
-        char text[512];
-        snprintf(text, sizeof text, "path_value: the sandbox's path is in %s", file->name);
-        if (file->holds_sandbox_path)
-            rc = observe(job, text, err);
-        if (rc == 0)
-            rc = upload(job, KILN_OUTPUT_FILE, file->name, file->executable, file->fd, file->size, &file->digest, err);
-    }
+    if (rc)
+        return rc;
+    kiln_auto(release_outbound) struct outbound outbound = {.offers = calloc(collection.count + 2, sizeof *outbound.offers),
+                                                            .keys = calloc(collection.count + 2, sizeof *outbound.keys)};
+    if (!outbound.offers || !outbound.keys)
+        return kiln_fail(err, KILN_E_NOMEM, "upload");
+    for (size_t i = 0; rc == 0 && i < collection.count; i++)
+        rc = take_file(job, &collection.files[i], &outbound, err);
     if (rc == 0)
-        rc = upload_text(job, KILN_OUTPUT_STDOUT, job->session.stdout_text, err);
-    return rc ? rc : upload_text(job, KILN_OUTPUT_STDERR, job->session.stderr_text, err);
+        rc = send_text(job, KILN_OUTPUT_STDOUT, job->session.stdout_text, &outbound, err);
+    if (rc == 0)
+        rc = send_text(job, KILN_OUTPUT_STDERR, job->session.stderr_text, &outbound, err);
+    return rc ? rc : kiln_store_put_many(job->context->store, outbound.offers, outbound.count, err);
 }
 
 static int judge_end(struct job *job, struct kiln_err *err) {
@@ -363,35 +402,51 @@ static int judge_end(struct job *job, struct kiln_err *err) {
     }
 }
 
-static int work_on(struct job *job, struct kiln_err *err) {
-    int rc = make_places(job, err);
-    if (rc == 0)
-        rc = open_action(job, err);
-    if (rc == 0)
-        rc = kiln_toolchain_root_open(job->context->toolchains, &job->action, &job->toolchain, err);
-    if (rc == 0)
-        rc = kiln_stage_make(job->context->stages, &job->action, job->work->scope, &job->stage, err);
-    if (rc)
-        return conclude(job, KILN_RUN_INFRA, "staging", err->text, err);
-    rc = start(job, err);
+// Why a job could not be staged: what the fleet lacks has names of its own.
+static int conclude_unstaged(struct job *job, int rc, const char *lacking, struct kiln_err *err) {
+    bool lacks = rc == KILN_E_NOTFOUND || rc == KILN_E_DENIED || rc == KILN_E_IO;
+    bool fleet = job->context->record_key != NULL;
+    return conclude(job, KILN_RUN_INFRA, fleet && lacks ? lacking : "staging", err->text, err);
+}
+
+static int run_sandbox(struct job *job, struct kiln_err *err) {
+    int rc = start(job, err);
     if (rc)
         return conclude(job, KILN_RUN_INFRA, "sandbox_unavailable", err->text, err);
     rc = kiln_run_wait(&job->session, kiln_clock_ms() + limits.wall_ms + WALLS_MS, &job->report, err);
     if (rc)
         return conclude(job, KILN_RUN_INFRA, "sandbox_lost", err->text, err);
-    rc = judge_end(job, err);
+    return judge_end(job, err);
+}
+
+static int work_on(struct job *job, struct kiln_err *err) {
+    int rc = make_places(job, err);
+    if (rc == 0)
+        rc = open_action(job, err);
+    if (rc)
+        return conclude(job, KILN_RUN_INFRA, "staging", err->text, err);
+    rc = kiln_toolchain_root_open(job->context->toolchains, &job->action, &job->toolchain, err);
+    if (rc)
+        return conclude_unstaged(job, rc, "toolchain_unpublished", err);
+    rc = kiln_stage_make(job->context->stages, &job->action, job->work->scope, &job->stage, err);
+    if (rc)
+        return conclude_unstaged(job, rc, "content_unavailable", err);
+    rc = run_sandbox(job, err);
     if (rc || job->candidate->status != KILN_RUN_EXITED || job->candidate->exit_code != 0)
         return rc;
     rc = read_witness(job, err);
     if (rc == 0)
         rc = take_outputs(job, err);
+    if (rc == 0 && job->candidate->status == KILN_RUN_EXITED && job->context->record_key)
+        rc = kiln_candidate_sign(job->candidate, job->context->record_key, err);
     return rc ? conclude(job, KILN_RUN_INFRA, "collecting", err->text, err) : 0;
 }
 
 static int introduce(struct job *job, struct kiln_err *err) {
     struct kiln_candidate *candidate = job->candidate;
     *candidate = (struct kiln_candidate){.job = job->work->job, .incarnation = job->context->incarnation,
-                                         .attempt = job->work->attempt, .action_digest = job->work->action_digest};
+                                         .attempt = job->work->attempt, .action_digest = job->work->action_digest,
+                                         .at_ms = kiln_clock_wall_ms()};
     candidate->executor = strdup(job->context->executor);
     candidate->pool = strdup(job->context->pool);
     candidate->backend = strdup(BACKEND);

@@ -4,6 +4,7 @@
 #include "consumer/executor/stage.h"
 #include "consumer/executor/toolchain_root.h"
 #include "lib/blob/store.h"
+#include "lib/core/sign.h"
 #include "lib/wire/records.h"
 
 struct kiln_job_context {
@@ -11,6 +12,7 @@ struct kiln_job_context {
     const char *observer;       // libkiln-observe.so
     const char *executor, *pool;
     struct kiln_job_id incarnation;
+    const struct kiln_sign_key *record_key; // signs attestations; NULL in the embedded default: nobody to tell from
     struct kiln_store *store;   // role EXECUTOR
     struct kiln_stages *stages;
     struct kiln_toolchain_roots *toolchains;

@@ -1,10 +1,12 @@
 #include "consumer/executor/libraries.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,24 +19,95 @@
 #define KEPT_MAX 8192u
 #define LINK_ATTEMPTS 4
 #define READABLE 0444
+#define SLACK_PART 16 // room made at once, so that a full directory is not listed for each file
 
 struct kiln_libraries {
-    pthread_mutex_t lock; // of next
+    pthread_mutex_t lock; // of next and bytes
     int dir;
+    uint64_t kept_bytes, bytes; // 0: bounded by the table of what is proven
     struct kiln_store *store;
     struct kiln_proven *proven; // what lies in dir
     unsigned next;              // numbers temporary files
 };
 
-int kiln_libraries_open(const char *dir, struct kiln_store *store, struct kiln_libraries **out, struct kiln_err *err) {
+struct found {
+    char name[KILN_DIGEST_HEX_LEN + 1];
+    struct timespec used; // a link changes the ctime, and nothing else does
+    uint64_t bytes;
+};
+
+struct found_list {
+    struct found *files;
+    size_t count;
+    uint64_t bytes;
+};
+
+static int by_use(const void *a, const void *b) {
+    const struct timespec *x = &((const struct found *)a)->used, *y = &((const struct found *)b)->used;
+    return x->tv_sec != y->tv_sec ? (x->tv_sec > y->tv_sec) - (x->tv_sec < y->tv_sec)
+                                  : (x->tv_nsec > y->tv_nsec) - (x->tv_nsec < y->tv_nsec);
+}
+
+static void note(int dir, const char *name, struct found_list *list) {
+    struct stat st;
+    if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode))
+        return;
+    list->bytes += (uint64_t)st.st_size;
+    struct found *grown = list->count % 256 ? list->files : realloc(list->files, (list->count + 256) * sizeof *grown);
+    if (!grown)
+        return;
+    list->files = grown;
+    // A job that has it has a link of its own: removing the name here would free nothing.
+    if (st.st_nlink > 1 || strlen(name) != KILN_DIGEST_HEX_LEN)
+        return;
+    grown[list->count] = (struct found){.used = st.st_ctim, .bytes = (uint64_t)st.st_size};
+    memcpy(grown[list->count++].name, name, KILN_DIGEST_HEX_LEN + 1);
+}
+
+// Counts what is there, and removes the longest unused when it is too much.
+static void bound(struct kiln_libraries *libraries) {
+    int copy = openat(libraries->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+    struct found_list list = {0};
+    for (struct dirent *entry; dir && (entry = readdir(dir));)
+        note(libraries->dir, entry->d_name, &list);
+    if (dir)
+        closedir(dir);
+    if (list.count)
+        qsort(list.files, list.count, sizeof *list.files, by_use);
+    const uint64_t target = list.bytes > libraries->kept_bytes ? libraries->kept_bytes - libraries->kept_bytes / SLACK_PART
+                                                               : UINT64_MAX;
+    for (size_t i = 0; i < list.count && list.bytes > target; i++)
+        if (unlinkat(libraries->dir, list.files[i].name, 0) == 0)
+            list.bytes -= list.files[i].bytes;
+    free(list.files);
+    pthread_mutex_lock(&libraries->lock);
+    libraries->bytes = list.bytes;
+    pthread_mutex_unlock(&libraries->lock);
+}
+
+static void count_new(struct kiln_libraries *libraries, uint64_t bytes) {
+    pthread_mutex_lock(&libraries->lock);
+    libraries->bytes += bytes;
+    bool over = libraries->kept_bytes && libraries->bytes > libraries->kept_bytes;
+    pthread_mutex_unlock(&libraries->lock);
+    if (over)
+        bound(libraries);
+}
+
+int kiln_libraries_open(const char *dir, struct kiln_store *store, uint64_t kept_bytes, struct kiln_libraries **out,
+                        struct kiln_err *err) {
     struct kiln_libraries *libraries = calloc(1, sizeof *libraries);
     if (!libraries)
         return kiln_fail(err, KILN_E_NOMEM, "libraries");
     pthread_mutex_init(&libraries->lock, NULL);
     libraries->store = store;
+    libraries->kept_bytes = kept_bytes;
     libraries->dir = -1;
     kiln_autofree char *path = kiln_path_join(dir, "blobs");
-    int rc = path ? kiln_fs_remove_tree(AT_FDCWD, path, err) : kiln_fail(err, KILN_E_NOMEM, "libraries");
+    int rc = path ? 0 : kiln_fail(err, KILN_E_NOMEM, "libraries");
+    if (rc == 0 && !kept_bytes)
+        rc = kiln_fs_remove_tree(AT_FDCWD, path, err);
     if (rc == 0)
         rc = kiln_fs_open_dir(path, &libraries->dir, err);
     if (rc == 0)
@@ -43,6 +116,8 @@ int kiln_libraries_open(const char *dir, struct kiln_store *store, struct kiln_l
         kiln_libraries_close(libraries);
         return rc;
     }
+    if (kept_bytes)
+        bound(libraries);
     *out = libraries;
     return 0;
 }
@@ -89,21 +164,20 @@ static unsigned next_number(struct kiln_libraries *libraries) {
 static void keep(struct kiln_libraries *libraries, const struct kiln_digest *digest) {
     struct kiln_digest pushed_out;
     char hex[KILN_DIGEST_HEX_LEN + 1];
-    if (!kiln_proven_add(libraries->proven, digest, &pushed_out))
+    if (!kiln_proven_add(libraries->proven, digest, &pushed_out) || libraries->kept_bytes)
         return;
     kiln_digest_format(&pushed_out, hex);
     unlinkat(libraries->dir, hex, 0);
 }
 
-static int fetch(struct kiln_libraries *libraries, const char *scope, const struct kiln_digest *digest, uint64_t size,
-                 const char *hex, struct kiln_err *err) {
-    kiln_autofd int stored = -1;
+// Takes the bytes of `stored` in under their digest; KILN_E_CORRUPT when they have another.
+static int take_in(struct kiln_libraries *libraries, int stored, const struct kiln_digest *digest, uint64_t size,
+                   const char *hex, struct kiln_err *err) {
     struct kiln_digest found;
     char temporary[32];
     snprintf(temporary, sizeof temporary, ".new-%u", next_number(libraries));
-    int rc = kiln_content_open(libraries->store, KILN_CONTENT_BLOB, scope, digest, &stored, err);
-    if (rc)
-        return rc;
+    unlinkat(libraries->dir, temporary, 0); // a killed predecessor's
+    int rc;
     if (link_stored(stored, libraries->dir, temporary))
         rc = kiln_digest_of_fd(stored, size, &found, NULL, err);
     else
@@ -114,9 +188,47 @@ static int fetch(struct kiln_libraries *libraries, const char *scope, const stru
         rc = kiln_fail_errno(err, KILN_E_IO, "stage library %s", hex);
     // Of two names of one file, rename(2) leaves both.
     unlinkat(libraries->dir, temporary, 0);
-    if (rc == 0)
+    if (rc)
+        return rc;
+    keep(libraries, digest);
+    count_new(libraries, size);
+    return 0;
+}
+
+static int fetch(struct kiln_libraries *libraries, const char *scope, const struct kiln_digest *digest, uint64_t size,
+                 const char *hex, struct kiln_err *err) {
+    kiln_autofd int stored = -1;
+    int rc = kiln_content_open(libraries->store, KILN_CONTENT_BLOB, scope, digest, &stored, err);
+    return rc ? rc : take_in(libraries, stored, digest, size, hex, err);
+}
+
+// A file that an earlier process left: right when its bytes are.
+static bool prove_left(struct kiln_libraries *libraries, const struct kiln_digest *digest, uint64_t size, const char *hex) {
+    struct kiln_digest found;
+    kiln_autofd int fd = libraries->kept_bytes ? openat(libraries->dir, hex, O_RDONLY | O_NOFOLLOW | O_CLOEXEC) : -1;
+    if (fd < 0)
+        return false;
+    if (kiln_digest_of_fd(fd, size, &found, NULL, NULL) == 0 && kiln_digest_equal(&found, digest)) {
         keep(libraries, digest);
-    return rc;
+        return true;
+    }
+    unlinkat(libraries->dir, hex, 0);
+    return false;
+}
+
+bool kiln_libraries_has(struct kiln_libraries *libraries, const struct kiln_digest *digest, uint64_t size) {
+    char hex[KILN_DIGEST_HEX_LEN + 1];
+    kiln_digest_format(digest, hex);
+    if (kiln_proven_has(libraries->proven, digest) && faccessat(libraries->dir, hex, F_OK, 0) == 0)
+        return true;
+    return prove_left(libraries, digest, size, hex);
+}
+
+int kiln_libraries_add(struct kiln_libraries *libraries, int fd, const struct kiln_digest *digest, uint64_t size,
+                       struct kiln_err *err) {
+    char hex[KILN_DIGEST_HEX_LEN + 1];
+    kiln_digest_format(digest, hex);
+    return take_in(libraries, fd, digest, size, hex, err);
 }
 
 int kiln_libraries_link(struct kiln_libraries *libraries, const char *scope, const struct kiln_digest *digest,
@@ -125,7 +237,8 @@ int kiln_libraries_link(struct kiln_libraries *libraries, const char *scope, con
     kiln_digest_format(digest, hex);
     // Between being found and being linked, a library may lose its place to another slot's.
     for (int attempt = 0; attempt < LINK_ATTEMPTS; attempt++) {
-        int rc = kiln_proven_has(libraries->proven, digest) ? 0 : fetch(libraries, scope, digest, size, hex, err);
+        bool known = kiln_proven_has(libraries->proven, digest) || prove_left(libraries, digest, size, hex);
+        int rc = known ? 0 : fetch(libraries, scope, digest, size, hex, err);
         if (rc)
             return rc;
         if (linkat(libraries->dir, hex, to, name, 0) == 0)

@@ -9,18 +9,15 @@
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 
-#define CREDIT_LIFE_MS 30000
-#define RETRIES_MAX 100
+// How long a finished job's candidate is kept for a bus that does not take it: doing the job again costs more.
+#define PUBLISH_FOR_MS (15 * 60 * 1000)
 #define RETRY_MS 50
-
-enum slot_state { SLOT_FREE, SLOT_GIVEN, SLOT_RUNNING };
+#define RETRY_MAX_MS 1000
 
 struct slot {
     struct kiln_slots *all;
     pthread_t thread;
-    enum slot_state state;
-    struct kiln_job_id credit; // outstanding while the slot is free
-    uint64_t credit_until_ms;  // monotonic; 0: none
+    bool given; // work lies here and is not begun
     struct kiln_work work;
     uint64_t lease_at_ms;
 };
@@ -30,26 +27,37 @@ struct kiln_slots {
     pthread_cond_t changed;
     struct kiln_job_context context;
     struct kiln_bus *bus;
+    struct kiln_credits credits;
     struct slot *slots;
-    unsigned count, started;
-    bool draining, stopping;
+    unsigned started;
+    bool stopping;
 };
 
-static int publish(struct kiln_slots *all, enum kiln_topic topic, const void *key, size_t key_len, const struct kiln_buf *record,
-                   struct kiln_err *err) {
-    return kiln_bus_publish(all->bus, topic, 0, key, key_len, record->data, record->len, err);
+static int publish(struct kiln_slots *all, enum kiln_topic topic, const struct kiln_digest *action,
+                   const struct kiln_buf *record, struct kiln_err *err) {
+    return kiln_bus_publish(all->bus, topic, kiln_bus_partition_of(all->bus, action), action->bytes, sizeof action->bytes,
+                            record->data, record->len, err);
+}
+
+static bool is_stopping(struct kiln_slots *all) {
+    pthread_mutex_lock(&all->lock);
+    bool stopping = all->stopping;
+    pthread_mutex_unlock(&all->lock);
+    return stopping;
 }
 
 static void publish_candidate(struct kiln_slots *all, const struct kiln_candidate *candidate) {
     struct kiln_err err = {0};
     kiln_autobuf struct kiln_buf record = KILN_BUF_INIT(KILN_RECORD_BYTES_MAX);
+    const uint64_t deadline_ms = kiln_clock_ms() + PUBLISH_FOR_MS;
+    long pause_ms = RETRY_MS;
     int rc = kiln_candidate_encode(candidate, &record, &err);
     if (rc == 0)
-        rc = publish(all, KILN_TOPIC_CANDIDATES, candidate->action_digest.bytes, 32, &record, &err);
-    // A full topic: waiting costs less than doing the job again.
-    for (int attempt = 0; rc && err.retriable && attempt < RETRIES_MAX; attempt++) {
-        nanosleep(&(struct timespec){.tv_nsec = RETRY_MS * 1000000}, NULL);
-        rc = publish(all, KILN_TOPIC_CANDIDATES, candidate->action_digest.bytes, 32, &record, &err);
+        rc = publish(all, KILN_TOPIC_CANDIDATES, &candidate->action_digest, &record, &err);
+    while (rc && err.retriable && kiln_clock_left_ms(deadline_ms) && !is_stopping(all)) {
+        nanosleep(&(struct timespec){.tv_sec = pause_ms / 1000, .tv_nsec = pause_ms % 1000 * 1000000}, NULL);
+        pause_ms = pause_ms * 2 < RETRY_MAX_MS ? pause_ms * 2 : RETRY_MAX_MS;
+        rc = publish(all, KILN_TOPIC_CANDIDATES, &candidate->action_digest, &record, &err);
     }
     if (rc)
         kiln_log(KILN_LOG_ERROR, "candidate_lost", "error", err.text, NULL);
@@ -69,42 +77,49 @@ static void run_work(struct kiln_slots *all, const struct kiln_work *work) {
     kiln_candidate_release(&candidate);
 }
 
-// A fresh credit for a free slot. With the lock held.
-static int renew_credit(struct kiln_slots *all, struct slot *slot, uint64_t now_ms, struct kiln_err *err) {
+static int offer(struct kiln_slots *all, unsigned at, uint64_t now_ms, struct kiln_err *err) { // with the lock held
     struct kiln_credit credit = {.executor = (char *)all->context.executor, .pool = (char *)all->context.pool,
-                                 .incarnation = all->context.incarnation, .expires_ms = kiln_clock_wall_ms() + CREDIT_LIFE_MS};
+                                 .incarnation = all->context.incarnation,
+                                 .expires_ms = kiln_clock_wall_ms() + KILN_CREDIT_LIFE_MS};
     if (getrandom(&credit.credit, sizeof credit.credit, 0) != sizeof credit.credit)
         return kiln_fail_errno(err, KILN_E_IO, "random bytes");
     kiln_autobuf struct kiln_buf record = KILN_BUF_INIT(KILN_RECORD_BYTES_MAX);
     int rc = kiln_credit_encode(&credit, &record, err);
     if (rc == 0)
-        rc = publish(all, KILN_TOPIC_CREDITS, all->context.incarnation.bytes, 16, &record, err);
-    if (rc)
-        return rc;
-    slot->credit = credit.credit;
-    // Work for an expired credit may still be on its way: it is good here for a while longer.
-    slot->credit_until_ms = now_ms + CREDIT_LIFE_MS;
-    return 0;
+        rc = kiln_bus_publish(all->bus, KILN_TOPIC_CREDITS, all->credits.slots[at].partition, all->context.incarnation.bytes, 16,
+                              record.data, record.len, err);
+    if (rc == 0)
+        kiln_credits_offered(&all->credits, at, &credit.credit, now_ms);
+    return rc;
+}
+
+static int offer_due(struct kiln_slots *all, uint64_t now_ms, struct kiln_err *err) { // with the lock held
+    int rc = 0;
+    for (int at; rc == 0 && (at = kiln_credits_due(&all->credits, now_ms)) >= 0;)
+        rc = offer(all, (unsigned)at, now_ms, err);
+    return rc;
 }
 
 static void *serve(void *argument) {
     struct slot *slot = argument;
     struct kiln_slots *all = slot->all;
+    const unsigned at = (unsigned)(slot - all->slots);
     pthread_mutex_lock(&all->lock);
     for (;;) {
-        while (slot->state != SLOT_GIVEN && !all->stopping)
+        while (!slot->given && !all->stopping)
             pthread_cond_wait(&all->changed, &all->lock);
-        if (slot->state != SLOT_GIVEN)
+        if (!slot->given)
             break;
-        slot->state = SLOT_RUNNING;
+        slot->given = false;
         pthread_mutex_unlock(&all->lock);
         run_work(all, &slot->work);
+        uint32_t partition = kiln_bus_partition_of(all->bus, &slot->work.action_digest);
         pthread_mutex_lock(&all->lock);
         kiln_work_release(&slot->work);
         slot->work = (struct kiln_work){0};
-        slot->state = SLOT_FREE;
-        if (!all->draining && !all->stopping)
-            renew_credit(all, slot, kiln_clock_ms(), NULL); // at once: the next job must not wait for the main thread
+        kiln_credits_ended(&all->credits, at, partition);
+        if (!all->stopping)
+            offer_due(all, kiln_clock_ms(), NULL); // at once: the next job must not wait for the main thread
     }
     pthread_mutex_unlock(&all->lock);
     return NULL;
@@ -121,8 +136,8 @@ int kiln_slots_new(const struct kiln_job_context *context, struct kiln_bus *bus,
     pthread_cond_init(&all->changed, NULL);
     all->context = *context;
     all->bus = bus;
-    all->count = count;
-    for (unsigned i = 0; i < count; i++) {
+    kiln_credits_init(&all->credits, count, kiln_bus_partitions(bus, KILN_TOPIC_CREDITS), context->incarnation.bytes[0]);
+    for (unsigned i = 0; i < all->credits.count; i++) {
         all->slots[i].all = all;
         if (pthread_create(&all->slots[i].thread, NULL, serve, &all->slots[i])) {
             kiln_slots_free(all);
@@ -140,55 +155,81 @@ static int send_lease(struct kiln_slots *all, struct slot *slot, uint64_t now_ms
     kiln_autobuf struct kiln_buf record = KILN_BUF_INIT(KILN_RECORD_BYTES_MAX);
     int rc = kiln_lease_encode(&lease, &record, err);
     slot->lease_at_ms = now_ms + slot->work.lease_ms / 4;
-    return rc ? rc : publish(all, KILN_TOPIC_LEASES, slot->work.action_digest.bytes, 32, &record, err);
+    return rc ? rc : publish(all, KILN_TOPIC_LEASES, &slot->work.action_digest, &record, err);
 }
 
 int kiln_slots_tick(struct kiln_slots *all, struct kiln_err *err) {
     uint64_t now_ms = kiln_clock_ms();
-    int rc = 0;
     pthread_mutex_lock(&all->lock);
-    for (unsigned i = 0; rc == 0 && i < all->count; i++) {
+    int rc = 0;
+    // A lease that does not go out must not keep the others from it: the first error is told when all have been tried.
+    for (unsigned i = 0; i < all->credits.count; i++) {
         struct slot *slot = &all->slots[i];
-        if (slot->state == SLOT_FREE && !all->draining && now_ms >= slot->credit_until_ms)
-            rc = renew_credit(all, slot, now_ms, err);
-        else if (slot->state != SLOT_FREE && now_ms >= slot->lease_at_ms)
-            rc = send_lease(all, slot, now_ms, err);
+        if (all->credits.slots[i].state != KILN_SLOT_BUSY || now_ms < slot->lease_at_ms)
+            continue;
+        int sent = send_lease(all, slot, now_ms, rc ? NULL : err);
+        rc = rc ? rc : sent;
     }
+    if (rc == 0)
+        rc = offer_due(all, now_ms, err);
     pthread_mutex_unlock(&all->lock);
     return rc;
 }
 
-bool kiln_slots_give(struct kiln_slots *all, struct kiln_work *work) {
-    bool given = false;
+static void decline(struct kiln_slots *all, const struct kiln_work *work) {
+    const struct kiln_decline decline = {.job = work->job, .incarnation = all->context.incarnation, .credit = work->credit,
+                                         .attempt = work->attempt};
+    struct kiln_err err = {0};
+    kiln_autobuf struct kiln_buf record = KILN_BUF_INIT(KILN_RECORD_BYTES_MAX);
+    int rc = kiln_decline_encode(&decline, &record, &err);
+    if (rc == 0)
+        rc = publish(all, KILN_TOPIC_LEASES, &work->action_digest, &record, &err);
+    // Undeclined work is found by its lease.
+    kiln_log(rc ? KILN_LOG_WARN : KILN_LOG_INFO, "work_declined", "error", rc ? err.text : "", NULL);
+}
+
+static void begin(struct slot *slot, struct kiln_work *work) { // with the lock held
+    slot->work = *work;
+    *work = (struct kiln_work){0};
+    slot->lease_at_ms = kiln_clock_ms() + slot->work.lease_ms / 4;
+    slot->given = true;
+    pthread_cond_broadcast(&slot->all->changed);
+}
+
+void kiln_slots_give(struct kiln_slots *all, struct kiln_work *work) {
+    if (memcmp(&all->context.incarnation, &work->incarnation, sizeof work->incarnation))
+        return; // another executor's, or a predecessor's
+    unsigned at;
     pthread_mutex_lock(&all->lock);
-    for (unsigned i = 0; !given && i < all->count; i++) {
-        struct slot *slot = &all->slots[i];
-        if (slot->state != SLOT_FREE || !slot->credit_until_ms || memcmp(&slot->credit, &work->credit, sizeof work->credit) ||
-            memcmp(&all->context.incarnation, &work->incarnation, sizeof work->incarnation))
-            continue;
-        slot->work = *work;
-        *work = (struct kiln_work){0};
-        slot->credit_until_ms = 0;
-        slot->lease_at_ms = kiln_clock_ms() + slot->work.lease_ms / 4;
-        slot->state = SLOT_GIVEN;
-        given = true;
-        pthread_cond_broadcast(&all->changed);
-    }
+    enum kiln_claim claim = kiln_credits_claim(&all->credits, work, &at);
+    if (claim == KILN_CLAIM_TAKEN)
+        begin(&all->slots[at], work);
     pthread_mutex_unlock(&all->lock);
-    return given;
+    if (claim == KILN_CLAIM_DECLINED)
+        decline(all, work);
+    else if (claim == KILN_CLAIM_REPEATED)
+        kiln_log(KILN_LOG_INFO, "work_ignored", "why", "it was begun already", NULL);
+}
+
+int kiln_slots_demand(struct kiln_slots *all, const struct kiln_demand *demand, struct kiln_err *err) {
+    int rc = 0;
+    uint64_t now_ms = kiln_clock_ms();
+    pthread_mutex_lock(&all->lock);
+    if (kiln_credits_demand(&all->credits, demand->partition, demand->count, now_ms))
+        rc = offer_due(all, now_ms, err);
+    pthread_mutex_unlock(&all->lock);
+    return rc;
 }
 
 void kiln_slots_drain(struct kiln_slots *all) {
     pthread_mutex_lock(&all->lock);
-    all->draining = true;
+    kiln_credits_drain(&all->credits);
     pthread_mutex_unlock(&all->lock);
 }
 
 unsigned kiln_slots_running(struct kiln_slots *all) {
-    unsigned running = 0;
     pthread_mutex_lock(&all->lock);
-    for (unsigned i = 0; i < all->count; i++)
-        running += all->slots[i].state != SLOT_FREE;
+    unsigned running = kiln_credits_busy(&all->credits);
     pthread_mutex_unlock(&all->lock);
     return running;
 }

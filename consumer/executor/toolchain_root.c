@@ -14,10 +14,12 @@
 #include "lib/base/cleanup.h"
 #include "lib/base/fs.h"
 #include "lib/base/path.h"
+#include "lib/blob/toolchain_store.h"
 #include "lib/core/tree.h"
 
 #define PARTS 3
 #define TEMPORARY_PREFIX ".merge-"
+#define FETCH_PREFIX ".fetch-"
 #define PROVEN_MAX 64u
 
 struct kiln_toolchain_roots {
@@ -25,6 +27,7 @@ struct kiln_toolchain_roots {
     int dir;              // DIR/toolchains
     unsigned next;        // numbers temporary directories
     struct kiln_proven *proven;
+    struct kiln_store *store; // NULL: parts are staged by the agent
 };
 
 struct combination {
@@ -49,7 +52,8 @@ static void remove_leftovers(int dir) {
     int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *list = copy < 0 ? NULL : fdopendir(copy);
     for (struct dirent *entry; list && (entry = readdir(list));)
-        if (!strncmp(entry->d_name, TEMPORARY_PREFIX, strlen(TEMPORARY_PREFIX)))
+        if (!strncmp(entry->d_name, TEMPORARY_PREFIX, strlen(TEMPORARY_PREFIX)) ||
+            !strncmp(entry->d_name, FETCH_PREFIX, strlen(FETCH_PREFIX)))
             kiln_fs_remove_tree(dir, entry->d_name, NULL); // one that cannot be removed is only in the way of the disk
     if (list)
         closedir(list);
@@ -73,6 +77,8 @@ int kiln_toolchain_roots_new(const char *dir, struct kiln_toolchain_roots **root
     *roots = made;
     return 0;
 }
+
+void kiln_toolchain_roots_fetch_from(struct kiln_toolchain_roots *roots, struct kiln_store *store) { roots->store = store; }
 
 void kiln_toolchain_roots_free(struct kiln_toolchain_roots *roots) {
     if (!roots)
@@ -162,6 +168,18 @@ static int make(struct kiln_toolchain_roots *roots, const struct combination *al
     return rc;
 }
 
+static int fetch_parts(struct kiln_toolchain_roots *roots, const struct combination *all, struct kiln_err *err) {
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && roots->store && i < PARTS; i++) {
+        char path[KILN_DIGEST_HEX_LEN + 8], hex[KILN_DIGEST_HEX_LEN + 1];
+        kiln_digest_format(all->parts[i], hex);
+        snprintf(path, sizeof path, "%s/tree", hex);
+        if (!kiln_digest_is_zero(all->parts[i]) && faccessat(roots->dir, path, R_OK, 0))
+            rc = kiln_toolchain_fetch(roots->store, roots->dir, all->parts[i], err);
+    }
+    return rc;
+}
+
 static int open_made(struct kiln_toolchain_roots *roots, const struct combination *all, struct kiln_err *err) {
     int made = openat(roots->dir, all->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return made >= 0 ? made : kiln_fail_errno(err, KILN_E_NOTFOUND, "open %s", all->name);
@@ -178,6 +196,8 @@ static int open_proven(struct kiln_toolchain_roots *roots, const struct combinat
             rc = kiln_fs_remove_tree(roots->dir, all->name, err);
         }
     }
+    if (rc == 0 && made < 0)
+        rc = fetch_parts(roots, all, err);
     if (rc == 0 && made < 0)
         rc = make(roots, all, err);
     if (rc == 0 && made < 0)

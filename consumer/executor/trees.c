@@ -21,13 +21,21 @@
 
 #define KEPT_MAX 3000u
 #define BOUND_EVERY 256u // unpacked trees
-#define IN_USE_S 3600    // longer than a job may run
+#define SLACK_PART 16
 #define PROVEN_MAX 16384u
 #define TEMPORARY_PREFIX '.'
 
+struct use {
+    struct kiln_digest digest;
+    unsigned count;
+    struct use *next;
+};
+
 struct kiln_trees {
-    pthread_mutex_t lock; // of next
+    pthread_mutex_t lock; // of next, bytes, used
     int dir;
+    uint64_t max_bytes, bytes; // max_bytes 0: only their number is bounded
+    struct use *used;
     struct kiln_store *store;
     struct kiln_proven *proven;
     unsigned next; // numbers temporary directories
@@ -36,11 +44,13 @@ struct kiln_trees {
 struct aged {
     char name[KILN_DIGEST_HEX_LEN + 1];
     time_t used;
+    uint64_t bytes;
 };
 
 struct listing {
     struct aged *trees;
     size_t count;
+    uint64_t bytes;
 };
 
 static int by_use(const void *a, const void *b) {
@@ -48,9 +58,26 @@ static int by_use(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static void list_one(int dir, const char *name, struct listing *listing) {
+static uint64_t tree_bytes(const struct kiln_tree *tree) {
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < tree->count; i++)
+        bytes += tree->entries[i].kind == KILN_TREE_FILE ? tree->entries[i].size : 0;
+    return bytes;
+}
+
+static uint64_t bytes_of(int dir, const char *name) {
+    kiln_autotree struct kiln_tree tree = {0};
+    kiln_autobuf struct kiln_buf encoding = KILN_BUF_INIT(KILN_TREE_BYTES_MAX);
+    char path[KILN_DIGEST_HEX_LEN + 8];
+    snprintf(path, sizeof path, "%s/tree", name);
+    if (kiln_fs_read_file(dir, path, &encoding, NULL) || kiln_tree_decode(encoding.data, encoding.len, &tree, NULL))
+        return 0;
+    return tree_bytes(&tree);
+}
+
+static void list_one(const struct kiln_trees *trees, const char *name, struct listing *listing) {
     struct stat st;
-    if (strlen(name) != KILN_DIGEST_HEX_LEN || fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW))
+    if (strlen(name) != KILN_DIGEST_HEX_LEN || fstatat(trees->dir, name, &st, AT_SYMLINK_NOFOLLOW))
         return;
     struct aged *grown = listing->count % 256 ? listing->trees
                                               : realloc(listing->trees, (listing->count + 256) * sizeof *grown);
@@ -58,12 +85,58 @@ static void list_one(int dir, const char *name, struct listing *listing) {
         return; // a bound that is met a little later
     listing->trees = grown;
     memcpy(grown[listing->count].name, name, KILN_DIGEST_HEX_LEN + 1);
+    grown[listing->count].bytes = trees->max_bytes ? bytes_of(trees->dir, name) : 0;
+    listing->bytes += grown[listing->count].bytes;
     grown[listing->count++].used = st.st_mtime;
 }
 
-// Removes the longest unused trees beyond the bound, none that was used after `keep_after`; and, when nobody else works
-// here yet, what a killed predecessor left half made.
-static void bound(struct kiln_trees *trees, time_t keep_after, bool alone) {
+static struct use **use_of(struct kiln_trees *trees, const struct kiln_digest *digest) { // with the lock held
+    struct use **slot = &trees->used;
+    while (*slot && !kiln_digest_equal(&(*slot)->digest, digest))
+        slot = &(*slot)->next;
+    return slot;
+}
+
+static int begin_use(struct kiln_trees *trees, const struct kiln_digest *digest, struct kiln_err *err) {
+    pthread_mutex_lock(&trees->lock);
+    struct use **slot = use_of(trees, digest);
+    if (!*slot && (*slot = calloc(1, sizeof **slot)))
+        (*slot)->digest = *digest;
+    struct use *use = *slot;
+    if (use)
+        use->count++;
+    pthread_mutex_unlock(&trees->lock);
+    return use ? 0 : kiln_fail(err, KILN_E_NOMEM, "tree");
+}
+
+void kiln_trees_give_back(struct kiln_trees *trees, const struct kiln_digest *digest) {
+    pthread_mutex_lock(&trees->lock);
+    struct use **slot = use_of(trees, digest), *use = *slot;
+    if (use && --use->count == 0) {
+        *slot = use->next;
+        free(use);
+    }
+    pthread_mutex_unlock(&trees->lock);
+}
+
+// Takes a tree out of sight in one step, unless somebody uses it; then nobody can begin to.
+static bool remove_unused(struct kiln_trees *trees, const char *name) {
+    struct kiln_digest digest;
+    char temporary[32];
+    if (kiln_digest_parse(name, &digest, NULL))
+        return false;
+    pthread_mutex_lock(&trees->lock);
+    snprintf(temporary, sizeof temporary, "%cold-%u", TEMPORARY_PREFIX, trees->next++);
+    bool gone = !*use_of(trees, &digest) && renameat(trees->dir, name, trees->dir, temporary) == 0;
+    pthread_mutex_unlock(&trees->lock);
+    if (gone)
+        kiln_fs_remove_tree(trees->dir, temporary, NULL);
+    return gone;
+}
+
+// Removes the longest unused trees beyond the bound; and, when nobody else works here yet, what a killed predecessor left
+// half made.
+static void bound(struct kiln_trees *trees, bool alone) {
     int fd = openat(trees->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *list = fd < 0 ? NULL : fdopendir(fd);
     struct listing listing = {0};
@@ -73,23 +146,34 @@ static void bound(struct kiln_trees *trees, time_t keep_after, bool alone) {
         if (entry->d_name[0] == TEMPORARY_PREFIX && alone)
             kiln_fs_remove_tree(trees->dir, entry->d_name, NULL);
         else
-            list_one(trees->dir, entry->d_name, &listing);
+            list_one(trees, entry->d_name, &listing);
     }
     if (list)
         closedir(list);
     if (listing.count)
         qsort(listing.trees, listing.count, sizeof *listing.trees, by_use);
-    for (size_t i = 0; i + KEPT_MAX < listing.count && listing.trees[i].used < keep_after; i++)
-        kiln_fs_remove_tree(trees->dir, listing.trees[i].name, NULL);
+    bool over = trees->max_bytes && listing.bytes > trees->max_bytes;
+    const uint64_t target = over ? trees->max_bytes - trees->max_bytes / SLACK_PART : UINT64_MAX;
+    size_t left = listing.count;
+    for (size_t i = 0; i < listing.count && (left > KEPT_MAX || listing.bytes > target); i++)
+        if (remove_unused(trees, listing.trees[i].name)) {
+            left--;
+            listing.bytes -= listing.trees[i].bytes;
+        }
     free(listing.trees);
+    pthread_mutex_lock(&trees->lock);
+    trees->bytes = listing.bytes;
+    pthread_mutex_unlock(&trees->lock);
 }
 
-int kiln_trees_open(const char *dir, struct kiln_store *store, struct kiln_trees **out, struct kiln_err *err) {
+int kiln_trees_open(const char *dir, struct kiln_store *store, uint64_t max_bytes, struct kiln_trees **out,
+                    struct kiln_err *err) {
     struct kiln_trees *trees = calloc(1, sizeof *trees);
     if (!trees)
         return kiln_fail(err, KILN_E_NOMEM, "trees");
     pthread_mutex_init(&trees->lock, NULL);
     trees->store = store;
+    trees->max_bytes = max_bytes;
     trees->dir = -1;
     kiln_autofree char *path = kiln_path_join(dir, "trees");
     int rc = path ? kiln_fs_open_dir(path, &trees->dir, err) : kiln_fail(err, KILN_E_NOMEM, "trees");
@@ -99,7 +183,7 @@ int kiln_trees_open(const char *dir, struct kiln_store *store, struct kiln_trees
         kiln_trees_close(trees);
         return rc;
     }
-    bound(trees, time(NULL) + 1, true);
+    bound(trees, true);
     *out = trees;
     return 0;
 }
@@ -109,12 +193,16 @@ void kiln_trees_close(struct kiln_trees *trees) {
         return;
     if (trees->dir >= 0)
         close(trees->dir);
+    for (struct use *use = trees->used, *next; use; use = next) {
+        next = use->next;
+        free(use);
+    }
     kiln_proven_free(trees->proven);
     pthread_mutex_destroy(&trees->lock);
     free(trees);
 }
 
-static int unpack_into(int to, int pack, const struct kiln_digest *digest, struct kiln_err *err) {
+static int unpack_into(int to, int pack, const struct kiln_digest *digest, uint64_t *bytes, struct kiln_err *err) {
     kiln_autotree struct kiln_tree tree = {0};
     kiln_autobuf struct kiln_buf encoding = KILN_BUF_INIT(KILN_TREE_BYTES_MAX);
     if (mkdirat(to, "root", 0755))
@@ -125,6 +213,7 @@ static int unpack_into(int to, int pack, const struct kiln_digest *digest, struc
         rc = kiln_pack_read_tree(pack, digest, &tree, err);
     if (rc == 0)
         rc = kiln_tree_encode(&tree, &encoding, err);
+    *bytes = tree_bytes(&tree);
     return rc ? rc : kiln_fs_write_file(to, "tree", encoding.data, encoding.len, 0444, err);
 }
 
@@ -135,28 +224,46 @@ static unsigned next_number(struct kiln_trees *trees) {
     return number;
 }
 
-static int unpack(struct kiln_trees *trees, const char *scope, const struct kiln_digest *digest, const char *hex,
-                  struct kiln_err *err) {
-    kiln_autofd int pack = -1;
-    int rc = kiln_content_open(trees->store, KILN_CONTENT_PACK, scope, digest, &pack, err);
-    if (rc)
-        return rc;
+static bool is_over(struct kiln_trees *trees, uint64_t added_bytes) {
+    pthread_mutex_lock(&trees->lock);
+    trees->bytes += added_bytes;
+    bool over = trees->max_bytes && trees->bytes > trees->max_bytes;
+    pthread_mutex_unlock(&trees->lock);
+    return over;
+}
+
+int kiln_trees_add(struct kiln_trees *trees, int pack, const struct kiln_digest *digest, struct kiln_err *err) {
     unsigned number = next_number(trees);
-    char temporary[32];
+    char temporary[32], hex[KILN_DIGEST_HEX_LEN + 1];
+    kiln_digest_format(digest, hex);
     snprintf(temporary, sizeof temporary, "%cnew-%u", TEMPORARY_PREFIX, number);
     if (mkdirat(trees->dir, temporary, 0755))
         return kiln_fail_errno(err, KILN_E_IO, "make %s", temporary);
+    uint64_t bytes = 0;
     kiln_autofd int to = openat(trees->dir, temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    rc = to < 0 ? kiln_fail_errno(err, KILN_E_IO, "open %s", temporary) : unpack_into(to, pack, digest, err);
+    int rc = to < 0 ? kiln_fail_errno(err, KILN_E_IO, "open %s", temporary) : unpack_into(to, pack, digest, &bytes, err);
     // Another slot may have been faster; its tree is as good.
     if (rc == 0 && renameat2(trees->dir, temporary, trees->dir, hex, RENAME_NOREPLACE) && errno != EEXIST)
         rc = kiln_fail_errno(err, KILN_E_IO, "publish tree %s", hex);
     kiln_fs_remove_tree(trees->dir, temporary, NULL);
-    if (rc == 0)
-        kiln_proven_add(trees->proven, digest, NULL);
-    if (rc == 0 && number % BOUND_EVERY == BOUND_EVERY - 1)
-        bound(trees, time(NULL) - IN_USE_S, false);
-    return rc;
+    if (rc)
+        return rc;
+    kiln_proven_add(trees->proven, digest, NULL);
+    if (is_over(trees, bytes) || number % BOUND_EVERY == BOUND_EVERY - 1)
+        bound(trees, false);
+    return 0;
+}
+
+static int unpack(struct kiln_trees *trees, const char *scope, const struct kiln_digest *digest, struct kiln_err *err) {
+    kiln_autofd int pack = -1;
+    int rc = kiln_content_open(trees->store, KILN_CONTENT_PACK, scope, digest, &pack, err);
+    return rc ? rc : kiln_trees_add(trees, pack, digest, err);
+}
+
+bool kiln_trees_has(struct kiln_trees *trees, const struct kiln_digest *digest) {
+    char hex[KILN_DIGEST_HEX_LEN + 1];
+    kiln_digest_format(digest, hex);
+    return faccessat(trees->dir, hex, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 static int read_tree(int dir, const struct kiln_digest *expected, struct kiln_tree *tree, struct kiln_err *err) {
@@ -195,8 +302,8 @@ static int open_kept(struct kiln_trees *trees, const struct kiln_digest *digest,
     return 0;
 }
 
-int kiln_trees_get(struct kiln_trees *trees, const char *scope, const struct kiln_digest *digest, int *root,
-                   struct kiln_tree *tree, struct kiln_err *err) {
+static int get(struct kiln_trees *trees, const char *scope, const struct kiln_digest *digest, int *root,
+               struct kiln_tree *tree, struct kiln_err *err) {
     char hex[KILN_DIGEST_HEX_LEN + 1];
     kiln_digest_format(digest, hex);
     struct kiln_err why;
@@ -210,6 +317,17 @@ int kiln_trees_get(struct kiln_trees *trees, const char *scope, const struct kil
         return 0;
     if (rc != KILN_E_NOTFOUND)
         return kiln_fail(err, rc, "%s", why.text);
-    rc = unpack(trees, scope, digest, hex, err);
+    rc = unpack(trees, scope, digest, err);
     return rc ? rc : open_kept(trees, digest, hex, root, tree, err);
+}
+
+int kiln_trees_get(struct kiln_trees *trees, const char *scope, const struct kiln_digest *digest, int *root,
+                   struct kiln_tree *tree, struct kiln_err *err) {
+    int rc = begin_use(trees, digest, err);
+    if (rc)
+        return rc;
+    rc = get(trees, scope, digest, root, tree, err);
+    if (rc)
+        kiln_trees_give_back(trees, digest);
+    return rc;
 }

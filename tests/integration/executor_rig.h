@@ -116,7 +116,7 @@ static inline int setup(void **state) {
     assert_int_equal(kiln_store_open_dir(store, KILN_ROLE_EXECUTOR, &world->context.store, NULL), 0);
     stage_toolchain(world);
     store_package(world);
-    assert_int_equal(kiln_stages_open(world->path, world->context.store, &world->context.stages, NULL), 0);
+    assert_int_equal(kiln_stages_open(world->path, world->context.store, 0, &world->context.stages, NULL), 0);
     assert_int_equal(kiln_toolchain_roots_new(world->path, &world->context.toolchains, NULL), 0);
     *state = world;
     return 0;

@@ -61,7 +61,7 @@ static void make_list(const char *name, const struct kiln_digest *library, struc
 
 static void open_stages(struct world *world) {
     struct kiln_err err = {0};
-    if (kiln_stages_open(world->scratch->path, world->executor_store, &world->stages, &err))
+    if (kiln_stages_open(world->scratch->path, world->executor_store, 0, &world->stages, &err))
         fail_msg("%s", err.text);
 }
 
