@@ -172,15 +172,58 @@ static void bundle_of_local(struct kiln_result *r) {
     kiln_result_add_reason(r, "x", NULL);
 }
 
-static void (*const spoils[])(struct kiln_result *) = {
-    failed_success, reasoned_success, outcome_three,   outcome_zero,     local_with_outputs, scope_with_slash,
-    scope_empty,    scope_dots,       name_with_slash, name_empty,       name_dots,          same_output,
-    named_text,     executable_text,  kind_four,       unsorted_outputs, kind_zero,          unsorted_stems,
-    same_stem,      stem_with_slash,  expires_early,   profile_empty,    profile_with_slash, policy_unknown,
-    policy_empty,   policy_without_number, policy_zero, policy_padded,   policy_trailing,    policy_huge,
-    policy_wraps,   policy_unmet,     same_pool,       same_executor,    unsorted_executors, executor_empty,
-    pool_with_slash, backend_empty,   other_outputs_attested, nobody_attests, bundle_without_size, bundle_without_digest,
-    pin_of_nothing, size_of_nothing,  pin_with_newline, pin_with_space,  bundle_of_local};
+static const struct {
+    void (*spoil)(struct kiln_result *);
+    const char *why; // part of what is said, so that it is this check which refuses
+} spoils[] = {
+    {failed_success, "exit code 0"},
+    {reasoned_success, "no reasons"},
+    {outcome_three, "outcome 3"},
+    {outcome_zero, "outcome 0"},
+    {local_with_outputs, "nothing else"},
+    {scope_with_slash, "no scope"},
+    {scope_empty, "no scope"},
+    {scope_dots, "no scope"},
+    {name_with_slash, "no output name"},
+    {name_empty, "no output name"},
+    {name_dots, "no output name"},
+    {same_output, "there twice"},
+    {unsorted_outputs, "there twice"},
+    {named_text, "captured text"},
+    {executable_text, "captured text"},
+    {kind_four, "kind 4"},
+    {kind_zero, "kind 0"},
+    {unsorted_stems, "there twice"},
+    {same_stem, "there twice"},
+    {stem_with_slash, "no closure stem"},
+    {expires_early, "expires"},
+    {profile_empty, "no profile"},
+    {profile_with_slash, "no profile"},
+    {policy_unknown, "unknown policy"},
+    {policy_empty, "unknown policy"},
+    {policy_without_number, "unknown policy"},
+    {policy_zero, "unknown policy"},
+    {policy_padded, "unknown policy"},
+    {policy_trailing, "unknown policy"},
+    {policy_huge, "unknown policy"},
+    {policy_wraps, "unknown policy"},
+    {policy_unmet, "2 pools instead of 3"},
+    {same_pool, "1 pools instead of 2"},
+    {same_executor, "attests twice"},
+    {unsorted_executors, "out of order"},
+    {executor_empty, "no executor"},
+    {pool_with_slash, "no pool"},
+    {backend_empty, "no backend"},
+    {other_outputs_attested, "attests other outputs"},
+    {nobody_attests, "nobody attests"},
+    {bundle_without_size, "bundle of nothing"},
+    {bundle_without_digest, "of no bundle"},
+    {pin_of_nothing, "of no bundle"},
+    {size_of_nothing, "of no bundle"},
+    {pin_with_newline, "no name of a version"},
+    {pin_with_space, "no name of a version"},
+    {bundle_of_local, "bundle of nothing"},
+};
 
 static void encode_attestations(const struct kiln_result *r, struct kiln_buf *out) {
     kiln_buf_add_be32(out, (uint32_t)r->attestations_count);
@@ -206,7 +249,7 @@ static void encode_raw(const struct kiln_result *r, struct kiln_buf *out) {
     }
     struct kiln_digest digest;
     kiln_digest_of(outputs.data, outputs.len, &digest);
-    kiln_buf_add(out, "kiln-result-1", 14);
+    kiln_buf_add(out, "kiln-result-2", 14);
     kiln_buf_add(out, r->action.bytes, 32);
     kiln_buf_add_field_str(out, r->scope);
     kiln_buf_add_be64(out, r->generation);
@@ -244,12 +287,13 @@ static void refuses_bad_values(void **state) {
         make(&result);
         encode_raw(&result, &good);
         assert_int_equal(decode_bytes(good.data, good.len), 0);
-        spoils[i](&result);
-        if (kiln_result_encode(&result, &refused, NULL) != KILN_E_INVAL)
-            fail_msg("encoder took spoil %zu", i);
+        spoils[i].spoil(&result);
+        struct kiln_err err = {0};
+        if (kiln_result_encode(&result, &refused, &err) != KILN_E_INVAL || !strstr(err.text, spoils[i].why))
+            fail_msg("spoil %zu: \"%s\" instead of \"%s\"", i, err.text, spoils[i].why);
         encode_raw(&result, &bad);
         if (decode_bytes(bad.data, bad.len) != KILN_E_CORRUPT)
-            fail_msg("decoder took spoil %zu", i);
+            fail_msg("decoder took spoil %zu, %s", i, spoils[i].why);
     }
     kiln_autoresult struct kiln_result local = {0};
     make_local(&local);
