@@ -44,8 +44,7 @@ uint64_t kiln_keeper_generation(struct kiln_keeper *keeper);
 bool kiln_keeper_find(void *keeper, const char *principal, struct kiln_principal *found); // fits kiln_kafka_options.find
 // Whether a signed result may be used now: by lib/fleet/verdict.h and the record in force: signed by a verifier key of the record,
 // not expired, generation and scope fit, nothing it names (key, executors of attestations, toolchain parts, action) is revoked,
-// each attestation is signed by the executor it names, of the pool that the record says, over these outputs, and as many pools as
-// the policy asked for agree. KILN_E_CORRUPT "word: detail": it is a miss. KILN_E_DENIED: no record is in force.
+// and each attestation is signed by the executor it names, of the pool that the record says. KILN_E_CORRUPT "word: detail": it is a miss. KILN_E_DENIED: no record is in force.
 int kiln_keeper_open_result(struct kiln_keeper *keeper, const void *envelope, size_t len, const struct kiln_digest *action,
                             const char *scope, uint64_t generation, struct kiln_result *result, struct kiln_err *err);
 // Whether a package tree is on the operator's list of public packages.

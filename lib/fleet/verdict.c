@@ -1,7 +1,6 @@
 #include "lib/fleet/verdict.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define ENVELOPE_MAGIC_BYTES sizeof "kiln-signed-1"
@@ -89,39 +88,6 @@ static int check_executor(const struct kiln_trust_record *record, const struct k
     return 0;
 }
 
-static int check_attestations(const struct kiln_trust_record *record, const struct kiln_result *result,
-                              struct kiln_err *err) {
-    struct kiln_digest outputs;
-    int rc = kiln_result_outputs_digest(result->outputs, result->outputs_count, &outputs, err);
-    for (size_t i = 0; !rc && i < result->attestations_count; i++) {
-        rc = check_executor(record, result, &result->attestations[i], err);
-        if (!rc && !kiln_digest_equal(&result->attestations[i].outputs, &outputs))
-            rc = kiln_fail(err, KILN_E_CORRUPT, "attestation: %s names other outputs", result->attestations[i].executor);
-    }
-    return rc;
-}
-
-// The verifier says how many pools had to agree; whoever has the record can count them.
-static int check_agreement(const struct kiln_result *result, struct kiln_err *err) {
-    static const char word[] = "agreement=";
-    char *end = NULL;
-    unsigned long wanted = 0;
-    if (strncmp(result->policy, word, sizeof word - 1) == 0)
-        wanted = strtoul(result->policy + sizeof word - 1, &end, 10);
-    if (!end || *end || !wanted)
-        return kiln_fail(err, KILN_E_CORRUPT, "agreement: unknown policy \"%.64s\"", result->policy);
-    size_t pools = 0;
-    for (size_t i = 0; i < result->attestations_count; i++) {
-        bool seen = false;
-        for (size_t k = 0; k < i; k++)
-            seen |= strcmp(result->attestations[k].pool, result->attestations[i].pool) == 0;
-        pools += !seen;
-    }
-    if (pools < wanted)
-        return kiln_fail(err, KILN_E_CORRUPT, "agreement: %zu pools attest, %lu were asked for", pools, wanted);
-    return 0;
-}
-
 int kiln_verdict_open(const struct kiln_trust_record *record, const struct kiln_trust *keys,
                       const struct kiln_verdict_question *question, struct kiln_result *result, struct kiln_err *err) {
     struct kiln_digest signer;
@@ -140,10 +106,9 @@ int kiln_verdict_open(const struct kiln_trust_record *record, const struct kiln_
         rc = check_toolchain(record, &opened, err);
     if (!rc && revokes_digest(record, KILN_REVOKED_ACTION, &opened.action, opened.issued_ms))
         rc = kiln_fail(err, KILN_E_CORRUPT, "revoked_action: the action itself");
-    if (!rc)
-        rc = check_attestations(record, &opened, err);
-    if (!rc)
-        rc = check_agreement(&opened, err);
+    // That they name these outputs, and are of as many pools as the policy says, is part of a result's form.
+    for (size_t i = 0; !rc && i < opened.attestations_count; i++)
+        rc = check_executor(record, &opened, &opened.attestations[i], err);
     if (rc)
         return rc;
     *result = opened;

@@ -1,7 +1,7 @@
 // Whether a signed result may be used, by one trust record and one time: pure, so that agents, verifiers and tests agree.
 //
 // Refusals are KILN_E_CORRUPT with a text "word: detail". Words: unknown_key, key_expired, signature, expired, scope,
-// generation, revoked_key, revoked_principal, revoked_toolchain, revoked_action, revoked_executor, attestation, agreement.
+// generation, revoked_key, revoked_principal, revoked_toolchain, revoked_action, revoked_executor, attestation.
 // Thread: re-entrant.
 #pragma once
 
