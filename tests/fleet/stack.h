@@ -23,7 +23,7 @@ __attribute__((unused)) static int stack_call(const struct stack *stack, const c
                                               const char *option) {
     const char *up[] = {"--build", KILN_BINARY_DIR, NULL}, *one[] = {server, option, NULL}, *none[] = {NULL};
     const char **more = !strcmp(action, "up") ? up : server ? one : none;
-    char *argv[8] = {KILN_SOURCE_DIR "/ops/stack", (char *)action, "--dir", (char *)stack->dir, NULL};
+    char *argv[8] = {(char *)KILN_SOURCE_DIR "/ops/stack", (char *)action, (char *)"--dir", (char *)stack->dir, NULL};
     for (int i = 0; more[i]; i++)
         argv[4 + i] = (char *)more[i], argv[5 + i] = NULL;
     fflush(NULL);
