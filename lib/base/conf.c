@@ -10,16 +10,30 @@
 
 #define FILE_BYTES_MAX ((size_t)1 << 20)
 #define VALUE_BYTES_MAX 4096
+#define PASSED_MAX 256u
+#define PASSED_NAME_BYTES_MAX 128u
 
 struct value {
     char *text, *origin;
     uint64_t number; // BOOL, COUNT, BYTES, MS
 };
 
+struct passed { // a key that an entry ending in ".*" took
+    const struct kiln_conf_key *entry;
+    char *name; // whole
+    struct value value;
+};
+
+struct values {
+    struct value *of_key; // one for each key; unused for an entry ending in ".*"
+    struct passed *passed;
+    size_t passed_count;
+};
+
 struct kiln_conf {
     const struct kiln_conf_key *keys;
     size_t count;
-    struct value *values; // one for each key
+    struct values values;
 };
 
 static void value_release(struct value *value) {
@@ -28,10 +42,24 @@ static void value_release(struct value *value) {
     *value = (struct value){0};
 }
 
-static void values_free(struct value *values, size_t count) {
-    for (size_t i = 0; values && i < count; i++)
-        value_release(&values[i]);
-    free(values);
+static void passed_release(struct passed *passed) {
+    free(passed->name);
+    value_release(&passed->value);
+}
+
+static int values_init(struct values *values, size_t count, struct kiln_err *err) {
+    *values = (struct values){.of_key = calloc(count + 1, sizeof *values->of_key)};
+    return values->of_key ? 0 : kiln_fail(err, KILN_E_NOMEM, "no memory for settings");
+}
+
+static void values_release(struct values *values, size_t count) {
+    for (size_t i = 0; values->of_key && i < count; i++)
+        value_release(&values->of_key[i]);
+    free(values->of_key);
+    for (size_t i = 0; i < values->passed_count; i++)
+        passed_release(&values->passed[i]);
+    free(values->passed);
+    *values = (struct values){0};
 }
 
 struct unit {
@@ -129,11 +157,51 @@ static const char *accepted_form(const struct kiln_conf_key *key) {
     return "";
 }
 
+// How many bytes of an entry's name, with the dot, begin the names that it takes; 0 for an ordinary key.
+static size_t passes_prefix(const struct kiln_conf_key *key) {
+    size_t len = strlen(key->name);
+    return len > 2 && strcmp(key->name + len - 2, ".*") == 0 ? len - 1 : 0;
+}
+
+static bool is_passed_name(const char *rest) {
+    size_t len = strlen(rest);
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+    return len > 0 && len <= PASSED_NAME_BYTES_MAX && strspn(rest, letters) == len;
+}
+
 static const struct kiln_conf_key *find_key(const struct kiln_conf *conf, const char *name) {
-    for (size_t i = 0; i < conf->count; i++)
-        if (strcmp(conf->keys[i].name, name) == 0)
-            return &conf->keys[i];
+    const struct kiln_conf_key *found = NULL;
+    for (size_t i = 0; i < conf->count; i++) {
+        const struct kiln_conf_key *key = &conf->keys[i];
+        size_t prefix = passes_prefix(key);
+        if (!prefix && strcmp(key->name, name) == 0)
+            return key;
+        if (prefix && strncmp(key->name, name, prefix) == 0 && is_passed_name(name + prefix))
+            found = key;
+    }
+    return found;
+}
+
+static struct passed *find_passed(const struct values *values, const char *name) {
+    for (size_t i = 0; i < values->passed_count; i++)
+        if (strcmp(values->passed[i].name, name) == 0)
+            return &values->passed[i];
     return NULL;
+}
+
+// What is set for the name; NULL when nothing is.
+static const struct value *find_value(const struct kiln_conf *conf, const struct values *values, const char *name) {
+    const struct kiln_conf_key *key = find_key(conf, name);
+    if (!key)
+        return NULL;
+    if (!passes_prefix(key))
+        return values->of_key[key - conf->keys].text ? &values->of_key[key - conf->keys] : NULL;
+    const struct passed *passed = find_passed(values, name);
+    return passed ? &passed->value : NULL;
+}
+
+static bool is_secret(const struct kiln_conf_key *key, const char *name) {
+    return key->secret || (passes_prefix(key) && (strstr(name, "password") || strstr(name, "secret") || strstr(name, ".pem")));
 }
 
 static int fail_unknown(const struct kiln_conf *conf, const char *name, const char *origin, struct kiln_err *err) {
@@ -151,8 +219,36 @@ static int fail_unknown(const struct kiln_conf *conf, const char *name, const ch
                      known->failed ? ", ..." : "");
 }
 
-// Fills values[i] for the key of that name. The text of a secret appears in no message.
-static int assign(const struct kiln_conf *conf, struct value *values, const char *name, const char *text,
+static int add_passed(struct values *values, const struct kiln_conf_key *entry, const char *name, struct value **slot,
+                      struct kiln_err *err) {
+    if (values->passed_count >= PASSED_MAX)
+        return kiln_fail(err, KILN_E_LIMIT, "more than %u keys for %s", PASSED_MAX, entry->name);
+    struct passed *grown = reallocarray(values->passed, values->passed_count + 1, sizeof *grown);
+    if (grown)
+        values->passed = grown;
+    char *copy = grown ? strdup(name) : NULL;
+    if (!copy)
+        return kiln_fail(err, KILN_E_NOMEM, "no memory for settings");
+    grown[values->passed_count] = (struct passed){.entry = entry, .name = copy};
+    *slot = &grown[values->passed_count++].value;
+    return 0;
+}
+
+static int find_slot(const struct kiln_conf *conf, struct values *values, const struct kiln_conf_key *key,
+                     const char *name, struct value **slot, struct kiln_err *err) {
+    if (!passes_prefix(key)) {
+        *slot = &values->of_key[key - conf->keys];
+        return 0;
+    }
+    struct passed *passed = find_passed(values, name);
+    if (!passed)
+        return add_passed(values, key, name, slot, err);
+    *slot = &passed->value;
+    return 0;
+}
+
+// Sets the value of that name. The text of a secret appears in no message.
+static int assign(const struct kiln_conf *conf, struct values *values, const char *name, const char *text,
                   const char *origin, struct kiln_err *err) {
     const struct kiln_conf_key *key = find_key(conf, name);
     if (!key)
@@ -160,55 +256,78 @@ static int assign(const struct kiln_conf *conf, struct value *values, const char
     struct value fresh = {0};
     if (!parse_value(key, text, &fresh.number))
         return kiln_fail(err, KILN_E_INVAL, "%s: %s = %.100s is not accepted; give %s", origin, name,
-                         key->secret ? "(secret)" : text, accepted_form(key));
+                         is_secret(key, name) ? "(secret)" : text, accepted_form(key));
     fresh.text = strdup(text);
     fresh.origin = strdup(origin);
-    if (!fresh.text || !fresh.origin) {
+    struct value *slot = NULL;
+    int rc = fresh.text && fresh.origin ? find_slot(conf, values, key, name, &slot, err)
+                                        : kiln_fail(err, KILN_E_NOMEM, "no memory for settings");
+    if (rc) {
         value_release(&fresh);
-        return kiln_fail(err, KILN_E_NOMEM, "no memory for settings");
+        return rc;
     }
-    struct value *slot = &values[key - conf->keys];
     value_release(slot);
     *slot = fresh;
     return 0;
 }
 
+static void move_value(struct value *to, struct value *from) {
+    value_release(to);
+    *to = *from;
+    *from = (struct value){0};
+}
+
 // Moves what was assigned in `fresh` over the values, once all of it is known to be good.
-static void adopt(struct kiln_conf *conf, struct value *fresh) {
-    for (size_t i = 0; i < conf->count; i++) {
-        if (!fresh[i].text)
+static int adopt(struct kiln_conf *conf, struct values *fresh, struct kiln_err *err) {
+    size_t before = conf->values.passed_count;
+    for (size_t i = 0; i < fresh->passed_count; i++) { // what may fail comes first
+        struct value *slot;
+        struct passed *passed = &fresh->passed[i];
+        int rc = find_passed(&conf->values, passed->name) ? 0
+                                                          : add_passed(&conf->values, passed->entry, passed->name, &slot, err);
+        if (!rc)
             continue;
-        value_release(&conf->values[i]);
-        conf->values[i] = fresh[i];
-        fresh[i] = (struct value){0};
+        while (conf->values.passed_count > before)
+            passed_release(&conf->values.passed[--conf->values.passed_count]);
+        return rc;
     }
+    for (size_t i = 0; i < fresh->passed_count; i++)
+        move_value(&find_passed(&conf->values, fresh->passed[i].name)->value, &fresh->passed[i].value);
+    for (size_t i = 0; i < conf->count; i++)
+        if (fresh->of_key[i].text)
+            move_value(&conf->values.of_key[i], &fresh->of_key[i]);
+    return 0;
+}
+
+static int set_default(struct kiln_conf *conf, const struct kiln_conf_key *key, struct kiln_err *err) {
+    for (const struct kiln_conf_key *other = conf->keys; other < key; other++)
+        if (strcmp(other->name, key->name) == 0)
+            return kiln_fail(err, KILN_E_INTERNAL, "key %s is declared twice", key->name);
+    if (passes_prefix(key))
+        return key->type == KILN_CONF_TEXT ? 0 : kiln_fail(err, KILN_E_INTERNAL, "%s is not text", key->name);
+    return assign(conf, &conf->values, key->name, key->fallback ? key->fallback : "", "default", err);
 }
 
 int kiln_conf_new(const struct kiln_conf_key *keys, size_t count, struct kiln_conf **conf, struct kiln_err *err) {
     struct kiln_conf *made = calloc(1, sizeof *made);
-    if (made)
-        *made = (struct kiln_conf){.keys = keys, .count = count, .values = calloc(count + 1, sizeof *made->values)};
-    if (!made || !made->values) {
-        kiln_conf_free(made);
+    if (!made)
         return kiln_fail(err, KILN_E_NOMEM, "no memory for settings");
-    }
-    for (size_t i = 0; i < count; i++) {
-        int rc = find_key(made, keys[i].name) == &keys[i]
-                     ? assign(made, made->values, keys[i].name, keys[i].fallback ? keys[i].fallback : "", "default", err)
-                     : kiln_fail(err, KILN_E_INTERNAL, "key %s is declared twice", keys[i].name);
-        if (rc) {
-            kiln_conf_free(made);
-            return rc;
-        }
-    }
-    *conf = made;
-    return 0;
+    made->keys = keys;
+    made->count = count;
+    int rc = values_init(&made->values, count, err);
+    for (size_t i = 0; !rc && i < count; i++)
+        rc = set_default(made, &keys[i], err);
+    if (rc)
+        kiln_conf_free(made);
+    else
+        *conf = made;
+    return rc;
 }
 
 void kiln_conf_free(struct kiln_conf *conf) {
     if (!conf)
         return;
-    values_free(conf->values, conf->count);
+    values_release(&conf->values, conf->count);
     free(conf);
 }
 
@@ -222,7 +341,7 @@ static char *trim(char *text) {
 
 struct parse {
     const struct kiln_conf *conf;
-    struct value *fresh;
+    struct values fresh;
     const char *origin;
     char *section; // heap, or NULL at the top
 };
@@ -258,19 +377,19 @@ static int parse_line(struct parse *parse, char *line, size_t number, struct kil
     int rc = kiln_buf_check(&name, "key", err);
     if (rc)
         return rc;
-    const struct kiln_conf_key *key = find_key(parse->conf, kiln_buf_text(&name));
-    if (key && parse->fresh[key - parse->conf->keys].text)
-        return kiln_fail(err, KILN_E_INVAL, "%s: %s is set a second time, first at %s", kiln_buf_text(&place), key->name,
-                         parse->fresh[key - parse->conf->keys].origin);
-    return assign(parse->conf, parse->fresh, kiln_buf_text(&name), trim(equals + 1), kiln_buf_text(&place), err);
+    const struct value *before = find_value(parse->conf, &parse->fresh, kiln_buf_text(&name));
+    if (before)
+        return kiln_fail(err, KILN_E_INVAL, "%s: %.100s is set a second time, first at %s", kiln_buf_text(&place),
+                         kiln_buf_text(&name), before->origin);
+    return assign(parse->conf, &parse->fresh, kiln_buf_text(&name), trim(equals + 1), kiln_buf_text(&place), err);
 }
 
 int kiln_conf_load_text(struct kiln_conf *conf, const char *origin, const char *text, size_t len, struct kiln_err *err) {
     if (memchr(text, 0, len))
         return kiln_fail(err, KILN_E_INVAL, "%s: holds a NUL byte", origin);
     kiln_autofree char *copy = strndup(text, len);
-    struct parse parse = {.conf = conf, .fresh = calloc(conf->count + 1, sizeof *parse.fresh), .origin = origin};
-    int rc = copy && parse.fresh ? 0 : kiln_fail(err, KILN_E_NOMEM, "no memory for settings");
+    struct parse parse = {.conf = conf, .origin = origin};
+    int rc = copy ? values_init(&parse.fresh, conf->count, err) : kiln_fail(err, KILN_E_NOMEM, "no memory for settings");
     size_t number = 1;
     for (char *line = copy; rc == 0 && line; number++) {
         char *end = strchr(line, '\n');
@@ -280,8 +399,8 @@ int kiln_conf_load_text(struct kiln_conf *conf, const char *origin, const char *
         line = end ? end + 1 : NULL;
     }
     if (rc == 0)
-        adopt(conf, parse.fresh);
-    values_free(parse.fresh, conf->count);
+        rc = adopt(conf, &parse.fresh, err);
+    values_release(&parse.fresh, conf->count);
     free(parse.section);
     return rc;
 }
@@ -301,8 +420,8 @@ static const char *find_variable(char *const *envp, const char *name) {
 }
 
 int kiln_conf_load_env(struct kiln_conf *conf, char *const *envp, struct kiln_err *err) {
-    struct value *fresh = calloc(conf->count + 1, sizeof *fresh);
-    int rc = fresh ? 0 : kiln_fail(err, KILN_E_NOMEM, "no memory for settings");
+    struct values fresh;
+    int rc = values_init(&fresh, conf->count, err);
     for (size_t i = 0; rc == 0 && i < conf->count; i++) {
         const struct kiln_conf_key *key = &conf->keys[i];
         const char *text = key->variable ? find_variable(envp, key->variable) : NULL;
@@ -310,25 +429,25 @@ int kiln_conf_load_env(struct kiln_conf *conf, char *const *envp, struct kiln_er
             continue;
         kiln_autobuf struct kiln_buf origin = KILN_BUF_INIT(512);
         kiln_buf_addf(&origin, "environment %s", key->variable);
-        rc = assign(conf, fresh, key->name, text, kiln_buf_text(&origin), err);
+        rc = assign(conf, &fresh, key->name, text, kiln_buf_text(&origin), err);
     }
     if (rc == 0)
-        adopt(conf, fresh);
-    values_free(fresh, conf->count);
+        rc = adopt(conf, &fresh, err);
+    values_release(&fresh, conf->count);
     return rc;
 }
 
 int kiln_conf_set(struct kiln_conf *conf, const char *name, const char *value, const char *origin,
                   struct kiln_err *err) {
-    return assign(conf, conf->values, name, value, origin, err);
+    return assign(conf, &conf->values, name, value, origin, err);
 }
 
 // A name or type that is not in the table is a mistake of the program, whatever its configuration.
 static const struct value *value_of(const struct kiln_conf *conf, const char *name, unsigned types) {
     const struct kiln_conf_key *key = find_key(conf, name);
-    if (!key || !(types & 1u << key->type))
+    if (!key || passes_prefix(key) || !(types & 1u << key->type))
         abort();
-    return &conf->values[key - conf->keys];
+    return &conf->values.of_key[key - conf->keys];
 }
 
 const char *kiln_conf_text(const struct kiln_conf *conf, const char *name) {
@@ -343,34 +462,57 @@ uint64_t kiln_conf_number(const struct kiln_conf *conf, const char *name) {
     return value_of(conf, name, 1u << KILN_CONF_COUNT | 1u << KILN_CONF_BYTES | 1u << KILN_CONF_MS)->number;
 }
 
-static const char *shown(const struct kiln_conf_key *key, const char *text) {
-    if (!key->secret)
+bool kiln_conf_item(const struct kiln_conf *conf, const char *entry, size_t index, struct kiln_conf_item *item) {
+    for (size_t i = 0; i < conf->values.passed_count; i++) {
+        const struct passed *passed = &conf->values.passed[i];
+        if (strcmp(passed->entry->name, entry) != 0 || index-- > 0)
+            continue;
+        *item = (struct kiln_conf_item){passed->name + passes_prefix(passed->entry), passed->value.text};
+        return true;
+    }
+    return false;
+}
+
+static const char *shown(const struct kiln_conf_key *key, const char *name, const char *text) {
+    if (!is_secret(key, name))
         return text;
     return *text ? "(set)" : "(not set)";
 }
 
-static void show_json(const struct kiln_conf *conf, struct kiln_buf *out) {
-    kiln_buf_add_str(out, "[");
-    for (size_t i = 0; i < conf->count; i++) {
-        const char *text = shown(&conf->keys[i], conf->values[i].text);
-        kiln_buf_add_str(out, i ? ",\n {\"name\":" : "\n {\"name\":");
-        kiln_json_add_string(out, conf->keys[i].name, strlen(conf->keys[i].name));
-        kiln_buf_add_str(out, ",\"value\":");
-        kiln_json_add_string(out, text, strlen(text));
-        kiln_buf_add_str(out, ",\"origin\":");
-        kiln_json_add_string(out, conf->values[i].origin, strlen(conf->values[i].origin));
-        kiln_buf_add_str(out, "}");
+static void show_value(const struct kiln_conf_key *key, const char *name, const struct value *value, bool json,
+                       struct kiln_buf *out) {
+    const char *text = shown(key, name, value->text);
+    if (!json) {
+        kiln_buf_addf(out, "%s = %s  # %s\n", name, text, value->origin);
+        return;
     }
-    kiln_buf_add_str(out, "\n]\n");
+    kiln_buf_add_str(out, out->len > 1 ? ",\n {\"name\":" : "\n {\"name\":");
+    kiln_json_add_string(out, name, strlen(name));
+    kiln_buf_add_str(out, ",\"value\":");
+    kiln_json_add_string(out, text, strlen(text));
+    kiln_buf_add_str(out, ",\"origin\":");
+    kiln_json_add_string(out, value->origin, strlen(value->origin));
+    kiln_buf_add_str(out, "}");
 }
 
 int kiln_conf_show(const struct kiln_conf *conf, bool json, struct kiln_buf *out) {
+    kiln_autobuf struct kiln_buf made = KILN_BUF_INIT(out->max);
     if (json)
-        show_json(conf, out);
-    else
-        for (size_t i = 0; i < conf->count; i++)
-            kiln_buf_addf(out, "%s = %s  # %s\n", conf->keys[i].name, shown(&conf->keys[i], conf->values[i].text),
-                          conf->values[i].origin);
+        kiln_buf_add_str(&made, "[");
+    for (size_t i = 0; i < conf->count; i++) {
+        const struct kiln_conf_key *key = &conf->keys[i];
+        if (!passes_prefix(key))
+            show_value(key, key->name, &conf->values.of_key[i], json, &made);
+        for (size_t k = 0; k < conf->values.passed_count; k++)
+            if (conf->values.passed[k].entry == key)
+                show_value(key, conf->values.passed[k].name, &conf->values.passed[k].value, json, &made);
+    }
+    if (json)
+        kiln_buf_add_str(&made, "\n]\n");
+    int rc = kiln_buf_check(&made, "list of settings", NULL);
+    if (rc)
+        return rc;
+    kiln_buf_add(out, made.data, made.len);
     return kiln_buf_check(out, "list of settings", NULL);
 }
 
@@ -382,7 +524,7 @@ static const char *type_name(const struct kiln_conf_key *key) {
 int kiln_conf_help(const struct kiln_conf_key *keys, size_t count, struct kiln_buf *out) {
     for (size_t i = 0; i < count; i++) {
         const char *fallback = keys[i].fallback && *keys[i].fallback ? keys[i].fallback : "(empty)";
-        kiln_buf_addf(out, "%s (%s; default %s", keys[i].name, type_name(&keys[i]), shown(&keys[i], fallback));
+        kiln_buf_addf(out, "%s (%s; default %s", keys[i].name, type_name(&keys[i]), shown(&keys[i], keys[i].name, fallback));
         if (keys[i].variable)
             kiln_buf_addf(out, "; variable %s", keys[i].variable);
         kiln_buf_addf(out, ")\n    %s\n", keys[i].help);

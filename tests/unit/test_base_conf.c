@@ -151,11 +151,92 @@ static void json_form(void **state) {
     kiln_conf_free(conf);
 }
 
+static const struct kiln_conf_key open_keys[] = {
+    {"name", KILN_CONF_TEXT, "", NULL, NULL, false, "A name."},
+    {"lib.*", KILN_CONF_TEXT, NULL, NULL, NULL, false, "For the library."},
+    {"lib.own", KILN_CONF_COUNT, "3", NULL, NULL, false, "Ours in the same section."},
+};
+
+static struct kiln_conf *new_open_conf(void) {
+    struct kiln_conf *conf = NULL;
+    struct kiln_err err = {0};
+    assert_ok(kiln_conf_new(open_keys, 3, &conf, &err));
+    return conf;
+}
+
+static void a_section_is_passed_through(void **state) {
+    (void)state;
+    struct kiln_err err = {0};
+    struct kiln_conf *conf = new_open_conf();
+    struct kiln_conf_item item;
+    assert_false(kiln_conf_item(conf, "lib.*", 0, &item));
+    const char text[] = "name = x\n[lib]\nsocket.keepalive = true\nown = 5\nsasl.password = hunter2\n";
+    assert_ok(kiln_conf_load_text(conf, "f.conf", text, sizeof text - 1, &err));
+    const char more[] = "[lib]\nsocket.keepalive=false\nx=";
+    assert_ok(kiln_conf_load_text(conf, "g.conf", more, sizeof more - 1, &err));
+    assert_ok(kiln_conf_set(conf, "lib.more", "1", "flag", &err));
+    static const char *const expected[][2] = {
+        {"socket.keepalive", "false"}, {"sasl.password", "hunter2"}, {"x", ""}, {"more", "1"}};
+    for (size_t i = 0; i < 4; i++) {
+        assert_true(kiln_conf_item(conf, "lib.*", i, &item));
+        assert_string_equal(item.name, expected[i][0]);
+        assert_string_equal(item.value, expected[i][1]);
+    }
+    assert_false(kiln_conf_item(conf, "lib.*", 4, &item));
+    assert_int_equal(kiln_conf_number(conf, "lib.own"), 5);
+    kiln_autobuf struct kiln_buf shown = KILN_BUF_INIT(4096), json = KILN_BUF_INIT(4096);
+    assert_ok(kiln_conf_show(conf, false, &shown));
+    assert_string_equal(kiln_buf_text(&shown), "name = x  # f.conf:1\n"
+                                               "lib.socket.keepalive = false  # g.conf:2\n"
+                                               "lib.sasl.password = (set)  # f.conf:5\n"
+                                               "lib.x =   # g.conf:3\n"
+                                               "lib.more = 1  # flag\n"
+                                               "lib.own = 5  # f.conf:4\n");
+    assert_ok(kiln_conf_show(conf, true, &json));
+    assert_null(strstr(kiln_buf_text(&json), "hunter2"));
+    assert_non_null(strstr(kiln_buf_text(&json), "{\"name\":\"lib.more\",\"value\":\"1\",\"origin\":\"flag\"}"));
+    kiln_conf_free(conf);
+}
+
+static void what_is_passed_through_has_bounds(void **state) {
+    (void)state;
+    static const char *const refused[] = {"[lib]\n* = 1",      "[lib]\n = 1",   "[lib]\na b = 1", "[lib]\na = 1\na = 2",
+                                          "[lib]\nown = many", "[lob]\nx = 1", "lib. = 1",      "[lib]\nx = \x01"};
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        struct kiln_conf_item item;
+        struct kiln_conf *conf = new_open_conf();
+        if (kiln_conf_load_text(conf, "f", refused[i], strlen(refused[i]), NULL) != KILN_E_INVAL)
+            fail_msg("accepted: %s", refused[i]);
+        assert_false(kiln_conf_item(conf, "lib.*", 0, &item)); // nothing of a bad file sticks
+        kiln_conf_free(conf);
+    }
+    struct kiln_err err = {0};
+    struct kiln_conf_item item;
+    struct kiln_conf *conf = new_open_conf();
+    kiln_autobuf struct kiln_buf many = KILN_BUF_INIT(1 << 20);
+    kiln_buf_add_str(&many, "[lib]\n");
+    for (int i = 0; i < 200; i++)
+        kiln_buf_addf(&many, "a%d = 1\n", i);
+    assert_ok(kiln_conf_load_text(conf, "f", kiln_buf_text(&many), many.len, &err));
+    kiln_buf_reset(&many);
+    kiln_buf_add_str(&many, "name = changed\n[lib]\n");
+    for (int i = 0; i < 200; i++)
+        kiln_buf_addf(&many, "b%d = 1\n", i);
+    assert_int_equal(kiln_conf_load_text(conf, "g", kiln_buf_text(&many), many.len, &err), KILN_E_LIMIT);
+    assert_true(kiln_conf_item(conf, "lib.*", 199, &item));
+    assert_false(kiln_conf_item(conf, "lib.*", 200, &item)); // all or nothing
+    assert_string_equal(kiln_conf_text(conf, "name"), "");
+    kiln_conf_free(conf);
+    struct kiln_conf_key number = {"lib.*", KILN_CONF_COUNT, "1", NULL, NULL, false, "No."};
+    assert_int_equal(kiln_conf_new(&number, 1, &conf, NULL), KILN_E_INTERNAL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_later_origin_wins), cmocka_unit_test(mistakes_are_named),
         cmocka_unit_test(a_secret_is_never_shown), scratch_test(files),
         cmocka_unit_test(tables), cmocka_unit_test(json_form),
+        cmocka_unit_test(a_section_is_passed_through), cmocka_unit_test(what_is_passed_through_has_bounds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
