@@ -1,420 +1,529 @@
 #include "verifier/plan.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 
-#include "lib/core/list.h"
-#include "verifier/plan_pool.h"
+#include "verifier/plan_actions.h"
+#include "verifier/plan_demand.h"
+#include "verifier/plan_queue.h"
 
-struct waiter {
-    TAILQ_ENTRY(waiter) link;
-    struct kiln_job_id job;
-    uint64_t deadline_ms;
-    bool asked; // has been asked for the content
-};
-
-struct flight {
-    TAILQ_ENTRY(flight) link;
-    struct kiln_plan_key key;
-    enum kiln_plan_state state;
-    struct kiln_job_id job; // of the execution
-    TAILQ_HEAD(, waiter) waiters;
-    size_t waiters_count;
-    struct kiln_job_id provider; // WANTED: who was asked last
-    uint64_t until_ms;           // WANTED: for the upload. RUNNING: the lease
-    uint64_t ready_number;       // READY: its place in the queue
-    uint32_t attempt, troubles;
-    char executor[KILN_PLAN_NAME_MAX + 1];
-    struct kiln_job_id incarnation; // RUNNING, JUDGING
-};
+#define LOST_REASON "executor_lost: no executor finished the job"
 
 struct kiln_plan {
     struct kiln_plan_config config;
-    TAILQ_HEAD(, flight) flights;
-    size_t flights_count;
-    uint64_t ready_number;
+    struct kiln_flights flights;
     struct kiln_pool pool;
+    struct kiln_queue queue;
+    struct kiln_demand_clock demand;
+    bool held[KILN_PLAN_PARTITIONS_MAX];
 };
 
-// One step: what the helpers work on. `failed` is exhausted memory.
+// One step: what the helpers work on.
 struct step {
     struct kiln_plan *plan;
     uint64_t now_ms;
-    struct kiln_plan_actions *actions;
-    bool failed;
+    struct kiln_plan_out out;
 };
 
 #define TO(state) (1u << KILN_PLAN_##state)
 static const unsigned allowed[] = {
-    [KILN_PLAN_GONE] = TO(WANTED) | TO(READY),
+    [KILN_PLAN_GONE] = TO(HELD) | TO(WANTED) | TO(READY),
+    [KILN_PLAN_HELD] = TO(WANTED) | TO(READY) | TO(RUNNING) | TO(GONE),
     [KILN_PLAN_WANTED] = TO(READY) | TO(GONE),
-    [KILN_PLAN_READY] = TO(RUNNING) | TO(GONE),
-    [KILN_PLAN_RUNNING] = TO(JUDGING) | TO(READY) | TO(GONE),
-    [KILN_PLAN_JUDGING] = TO(CHECKING) | TO(STORING) | TO(GONE),
-    [KILN_PLAN_STORING] = TO(CHECKING) | TO(GONE),
+    [KILN_PLAN_READY] = TO(RUNNING) | TO(CHECKING) | TO(STORING) | TO(GONE),
+    [KILN_PLAN_RUNNING] = TO(JUDGING) | TO(READY) | TO(CHECKING) | TO(STORING) | TO(GONE),
+    [KILN_PLAN_JUDGING] = TO(RUNNING) | TO(READY) | TO(CHECKING) | TO(STORING) | TO(GONE),
     [KILN_PLAN_CHECKING] = TO(READY) | TO(WANTED) | TO(GONE),
+    [KILN_PLAN_STORING] = TO(RUNNING) | TO(JUDGING) | TO(CHECKING) | TO(GONE),
 };
 #undef TO
 
-static void move(struct flight *flight, enum kiln_plan_state state) {
-    assert(allowed[flight->state] >> state & 1);
+static void move(struct kiln_flight *flight, enum kiln_plan_state state) {
+    assert(flight->state == state || allowed[flight->state] >> state & 1);
     flight->state = state;
 }
 
-static bool same_job(const struct kiln_job_id *a, const struct kiln_job_id *b) {
+static bool same_id(const struct kiln_job_id *a, const struct kiln_job_id *b) {
     return memcmp(a->bytes, b->bytes, sizeof a->bytes) == 0;
 }
 
-void kiln_plan_actions_release(struct kiln_plan_actions *actions) {
-    for (size_t i = 0; i < actions->count; i++) {
-        free(actions->list[i].jobs);
-        free(actions->list[i].runs);
-        free(actions->list[i].reason);
-    }
-    free(actions->list);
-    *actions = (struct kiln_plan_actions){0};
+static void set_timer(struct step *step, struct kiln_timer *timer, uint64_t at_ms) {
+    step->out.failed |= !kiln_timers_set(&step->plan->flights.timers, timer, at_ms);
 }
 
-// Appends a zeroed action; NULL when memory is exhausted.
-static struct kiln_plan_action *emit(struct step *step, enum kiln_plan_action_kind kind,
-                                     const struct kiln_plan_key *key) {
-    struct kiln_plan_actions *actions = step->actions;
-    struct kiln_plan_action *list = kiln_list_grow(actions->list, actions->count, sizeof *list);
-    if (!list) {
-        step->failed = true;
-        return NULL;
-    }
-    actions->list = list;
-    struct kiln_plan_action *action = &list[actions->count++];
-    *action = (struct kiln_plan_action){.kind = kind};
-    if (key)
-        action->key = *key;
-    return action;
+static void clear_timer(struct step *step, struct kiln_timer *timer) {
+    kiln_timers_clear(&step->plan->flights.timers, timer);
 }
 
-static void emit_for_job(struct step *step, enum kiln_plan_action_kind kind, const struct kiln_plan_key *key,
-                         const struct kiln_job_id *job, enum kiln_plan_verdict verdict, const char *reason) {
-    struct kiln_plan_action *action = emit(step, kind, key);
-    if (!action)
-        return;
-    action->verdict = verdict;
-    action->jobs = malloc(sizeof *action->jobs);
-    action->reason = reason ? strdup(reason) : NULL;
-    if (!action->jobs || (reason && !action->reason)) {
-        step->failed = true;
-        return;
-    }
-    action->jobs[0] = *job;
-    action->jobs_count = 1;
-}
-
-static struct flight *find_flight(const struct kiln_plan *plan, const struct kiln_plan_key *key) {
-    struct flight *flight;
-    TAILQ_FOREACH(flight, &plan->flights, link) {
-        if (kiln_digest_equal(&flight->key.action, &key->action) && strcmp(flight->key.scope, key->scope) == 0)
-            return flight;
-    }
-    return NULL;
-}
-
-static struct waiter *find_waiter(const struct flight *flight, const struct kiln_job_id *job) {
-    struct waiter *waiter;
-    TAILQ_FOREACH(waiter, &flight->waiters, link) {
-        if (same_job(&waiter->job, job))
-            return waiter;
-    }
-    return NULL;
-}
-
-static void remove_waiter(struct flight *flight, struct waiter *waiter) {
-    TAILQ_REMOVE(&flight->waiters, waiter, link);
-    flight->waiters_count--;
-    free(waiter);
-}
-
-static void free_flight(struct kiln_plan *plan, struct flight *flight) {
-    for (struct waiter *waiter; (waiter = TAILQ_FIRST(&flight->waiters));)
-        remove_waiter(flight, waiter);
-    TAILQ_REMOVE(&plan->flights, flight, link);
-    plan->flights_count--;
-    free(flight);
-}
-
-static void let_go(struct step *step, struct flight *flight) {
+static void let_go(struct step *step, struct kiln_flight *flight) {
+    kiln_queue_remove(&step->plan->queue, flight);
     move(flight, KILN_PLAN_GONE);
-    emit(step, KILN_PLAN_RELEASE, &flight->key);
-    free_flight(step->plan, flight);
+    kiln_plan_emit(&step->out, KILN_PLAN_RELEASE, &flight->key);
+    kiln_flights_drop(&step->plan->flights, flight);
 }
 
 // Answers all that wait, and ends the flight.
-static void conclude(struct step *step, struct flight *flight, enum kiln_plan_verdict verdict, const char *reason) {
-    struct kiln_plan_action *action = flight->waiters_count ? emit(step, KILN_PLAN_ANSWER, &flight->key) : NULL;
-    if (action) {
-        action->verdict = verdict;
-        action->reason = reason ? strdup(reason) : NULL;
-        action->jobs = calloc(flight->waiters_count, sizeof *action->jobs);
-        step->failed |= !action->jobs || (reason && !action->reason);
-        struct waiter *waiter;
-        TAILQ_FOREACH(waiter, &flight->waiters, link) {
-            if (action->jobs)
-                action->jobs[action->jobs_count++] = waiter->job;
-        }
-    }
+static void conclude(struct step *step, struct kiln_flight *flight, enum kiln_plan_verdict verdict, const char *reason) {
+    kiln_plan_emit_answer(&step->out, flight, verdict, reason);
     let_go(step, flight);
 }
 
-static void make_ready(struct step *step, struct flight *flight) {
+// Its attempts are used up.
+static void die(struct step *step, struct kiln_flight *flight, const struct kiln_agreement *said, const char *reason) {
+    struct kiln_plan_action *action = kiln_plan_emit(&step->out, KILN_PLAN_DEAD, &flight->key);
+    if (said->differ)
+        reason = "agreement: executors gave different results";
+    if (action) {
+        action->job = flight->job;
+        action->attempt = (uint32_t)__builtin_popcount(flight->attempts);
+        kiln_plan_emit_reason(&step->out, action, reason);
+    }
+    conclude(step, flight, KILN_PLAN_LOCALLY, reason);
+}
+
+// Into the queues, for one more dispatch.
+static void enqueue(struct step *step, struct kiln_flight *flight, enum kiln_queue_place place) {
+    const struct kiln_plan_config *config = &step->plan->config;
+    struct kiln_filter filter;
+    kiln_agreement_filter(flight, &filter);
+    if (filter.rather_not_count && !flight->anywhere) {
+        if (config->elsewhere_ms && kiln_pool_has_other(&step->plan->pool, &filter, step->now_ms)) {
+            set_timer(step, &flight->elsewhere, step->now_ms + config->elsewhere_ms);
+        } else {
+            flight->anywhere = true;
+            kiln_agreement_filter(flight, &filter);
+        }
+    }
+    if (filter.groups_count && config->agreement_ms && !flight->patience.place)
+        set_timer(step, &flight->patience, step->now_ms + config->agreement_ms);
+    step->out.failed |= !kiln_queue_put(&step->plan->queue, flight, &filter, place);
+    kiln_demand_renew(&step->plan->demand);
+}
+
+// What its runs mean for the flight now: another dispatch, storing, checking, the end. `reason`, when it is the end.
+static void reconsider(struct step *step, struct kiln_flight *flight, enum kiln_queue_place place, const char *reason) {
+    struct kiln_agreement said;
+    kiln_agreement_of(flight, &said);
+    kiln_queue_remove(&step->plan->queue, flight);
+    clear_timer(step, &flight->elsewhere);
+    clear_timer(step, &flight->patience);
+    unsigned left = kiln_agreement_attempts_left(flight);
+    if (said.equal >= flight->agreement) {
+        move(flight, KILN_PLAN_STORING);
+        kiln_plan_emit_store(&step->out, flight, &said);
+    } else if (said.equal + said.going + left < flight->agreement) {
+        die(step, flight, &said, reason);
+    } else if (!said.going && !flight->waiters_count) {
+        let_go(step, flight);
+    } else if (!said.going && flight->unsure) {
+        move(flight, KILN_PLAN_CHECKING);
+        kiln_plan_emit(&step->out, KILN_PLAN_CHECK, &flight->key);
+    } else {
+        move(flight, said.running ? KILN_PLAN_RUNNING : said.going ? KILN_PLAN_JUDGING : KILN_PLAN_READY);
+        if (left && kiln_agreement_needs(flight, &said) && !flight->unsure && flight->waiters_count)
+            enqueue(step, flight, place);
+    }
+}
+
+static void make_ready(struct step *step, struct kiln_flight *flight) {
+    clear_timer(step, &flight->upload);
+    flight->unsure = false;
     move(flight, KILN_PLAN_READY);
-    flight->ready_number = step->plan->ready_number++;
+    reconsider(step, flight, KILN_QUEUE_LAST, LOST_REASON);
 }
 
 // Asks the next waiter that was not asked yet. Ends the flight when there is none.
-static void ask_next(struct step *step, struct flight *flight) {
-    struct waiter *waiter;
-    TAILQ_FOREACH(waiter, &flight->waiters, link) {
-        if (!waiter->asked)
-            break;
-    }
+static void ask_next(struct step *step, struct kiln_flight *flight) {
+    const struct kiln_waiter *waiter = kiln_waiter_ask_next(flight);
     if (!waiter) {
         conclude(step, flight, KILN_PLAN_LOCALLY, "not_uploaded: the inputs did not come in time");
         return;
     }
-    waiter->asked = true;
     flight->provider = waiter->job;
-    flight->until_ms = step->now_ms + step->plan->config.upload_ms;
-    emit_for_job(step, KILN_PLAN_WANT, &flight->key, &waiter->job, KILN_PLAN_LOCALLY, NULL);
+    set_timer(step, &flight->upload, step->now_ms + step->plan->config.upload_ms);
+    kiln_plan_emit_to_job(&step->out, KILN_PLAN_WANT, &flight->key, &waiter->job, NULL);
 }
 
-static void want(struct step *step, struct flight *flight) {
-    struct waiter *waiter;
+static void want(struct step *step, struct kiln_flight *flight) {
     move(flight, KILN_PLAN_WANTED);
-    TAILQ_FOREACH(waiter, &flight->waiters, link)
-        waiter->asked = false;
+    kiln_waiter_forget_asked(flight);
     ask_next(step, flight);
 }
 
-// After a waiter has gone: what its going means. The flight may be gone afterwards.
-static void after_removal(struct step *step, struct flight *flight, const struct kiln_job_id *gone) {
-    bool works = flight->state == KILN_PLAN_RUNNING || flight->state == KILN_PLAN_JUDGING ||
-                 flight->state == KILN_PLAN_CHECKING; // CHECKING: the answer to the check finds it empty
-    if (flight->waiters_count == 0 && !works)
+static void leave_queue(void *queue, struct kiln_interest *interest) { kiln_queue_leave(queue, interest); }
+
+// The waiter has been spoken to, or wants nothing more: what its going means. The flight may be gone afterwards.
+static void remove_waiter(struct step *step, struct kiln_waiter *waiter) {
+    struct kiln_flight *flight = waiter->flight;
+    bool asked = flight->state == KILN_PLAN_WANTED && same_id(&flight->provider, &waiter->job);
+    kiln_waiter_drop(&step->plan->flights, waiter, leave_queue, &step->plan->queue);
+    if (flight->waiters_count) {
+        if (asked)
+            ask_next(step, flight);
+    } else if (flight->state == KILN_PLAN_WANTED || flight->state == KILN_PLAN_READY) {
         let_go(step, flight);
-    else if (flight->state == KILN_PLAN_WANTED && same_job(&flight->provider, gone))
-        ask_next(step, flight);
+    } else {
+        kiln_queue_remove(&step->plan->queue, flight); // what goes on, goes on; what comes of it finds it empty
+    }
 }
 
-static void dispatch(struct step *step, struct flight *flight, const struct kiln_pool_credit *credit) {
-    move(flight, KILN_PLAN_RUNNING);
-    flight->attempt++;
-    flight->incarnation = credit->incarnation;
-    memcpy(flight->executor, credit->executor, sizeof flight->executor);
-    flight->until_ms = step->now_ms + step->plan->config.lease_ms;
-    struct kiln_plan_action *action = emit(step, KILN_PLAN_DISPATCH, &flight->key);
-    if (!action)
+static void dispatch(struct step *step, struct kiln_flight *flight, struct kiln_pool_executor *executor,
+                     const struct kiln_job_id *credit) {
+    struct kiln_run *run = kiln_run_add(&step->plan->flights, flight, executor, &executor->incarnation,
+                                        kiln_agreement_next_attempt(flight));
+    kiln_queue_remove(&step->plan->queue, flight);
+    if (!run) {
+        step->out.failed = true;
         return;
-    action->job = flight->job;
-    action->attempt = flight->attempt;
-    action->incarnation = credit->incarnation;
-    action->credit = credit->credit;
-    memcpy(action->executor, credit->executor, sizeof action->executor);
-    action->lease_ms = step->plan->config.lease_ms;
+    }
+    run->credit = *credit;
+    flight->anywhere = false;
+    set_timer(step, &run->lease, step->now_ms + step->plan->config.lease_ms);
+    kiln_plan_emit_dispatch(&step->out, run, step->plan->config.lease_ms);
+    reconsider(step, flight, KILN_QUEUE_LAST, LOST_REASON);
+    kiln_demand_renew(&step->plan->demand);
 }
 
 static void schedule(struct step *step) {
-    for (;;) {
-        struct flight *flight, *first = NULL;
-        TAILQ_FOREACH(flight, &step->plan->flights, link) {
-            if (flight->state == KILN_PLAN_READY && (!first || flight->ready_number < first->ready_number))
-                first = flight;
-        }
-        struct kiln_pool_credit credit;
-        if (!first || !kiln_pool_take(&step->plan->pool, step->now_ms, &credit))
-            return;
-        dispatch(step, first, &credit);
+    struct kiln_plan *plan = step->plan;
+    while (plan->queue.stirred && !step->out.failed) {
+        struct kiln_pool_executor *executor;
+        struct kiln_job_id credit;
+        struct kiln_flight *flight = kiln_queue_next(&plan->queue, &plan->pool, step->now_ms, &executor, &credit);
+        if (!flight)
+            break;
+        dispatch(step, flight, executor, &credit);
     }
+    kiln_demand_say(&plan->demand, &plan->queue, step->now_ms, &step->out);
 }
 
-static struct flight *new_flight(struct step *step, const struct kiln_plan_event *event) {
-    struct flight *flight = calloc(1, sizeof *flight);
+// Why a submission that is new cannot be taken; NULL: it can.
+static const char *refusal(const struct kiln_plan *plan, const struct kiln_plan_event *event) {
+    const char *tenant_name = event->tenant ? event->tenant : "";
+    if (strlen(tenant_name) > KILN_PLAN_NAME_MAX || strlen(event->agent ? event->agent : "") > KILN_PLAN_NAME_MAX)
+        return "name: of tenant or submitter, too long";
+    if (event->partition >= KILN_PLAN_PARTITIONS_MAX)
+        return "partition: there is none of that number";
+    const struct kiln_tenant *tenant = kiln_flights_tenant(&plan->flights, tenant_name);
+    if (plan->config.quota_jobs && tenant && tenant->waiters_count >= plan->config.quota_jobs &&
+        event->kind != KILN_PLAN_RESTORE_WAITER)
+        return "quota: as many jobs of this tenant wait as may";
+    return NULL;
+}
+
+static bool is_full(const struct kiln_plan *plan, const struct kiln_flight *flight) {
+    return plan->flights.waiters_count >= KILN_PLAN_JOBS_MAX ||
+           (flight ? flight->waiters_count >= KILN_PLAN_WAITERS_MAX : plan->flights.count >= KILN_PLAN_FLIGHTS_MAX);
+}
+
+static struct kiln_flight *new_flight(struct step *step, const struct kiln_plan_event *event) {
+    struct kiln_flight *flight = kiln_flights_add(&step->plan->flights, &event->key, event->partition);
     if (!flight) {
-        step->failed = true;
+        step->out.failed = true;
         return NULL;
     }
-    flight->key = event->key;
     flight->job = event->job;
-    TAILQ_INIT(&flight->waiters);
-    TAILQ_INSERT_TAIL(&step->plan->flights, flight, link);
-    step->plan->flights_count++;
+    flight->agreement = event->agreement ? event->agreement : 1;
+    if (flight->agreement > KILN_PLAN_AGREEMENT_MAX)
+        flight->agreement = KILN_PLAN_AGREEMENT_MAX;
+    if (step->plan->held[event->partition])
+        move(flight, KILN_PLAN_HELD);
     return flight;
 }
 
-static void add_waiter(struct step *step, struct flight *flight, const struct kiln_plan_event *event) {
-    struct waiter *waiter = calloc(1, sizeof *waiter);
-    if (!waiter) {
-        step->failed = true;
-        return;
-    }
-    waiter->job = event->job;
-    waiter->deadline_ms = event->until_ms;
-    TAILQ_INSERT_TAIL(&flight->waiters, waiter, link);
-    flight->waiters_count++;
+// The same submission again: the submitter did not hear of what was asked, or asks anew.
+static void submitted_again(struct step *step, struct kiln_flight *flight, struct kiln_waiter *waiter,
+                            const struct kiln_plan_event *event) {
+    set_timer(step, &waiter->deadline, event->until_ms);
+    if (flight->state == KILN_PLAN_WANTED && same_id(&flight->provider, &event->job))
+        kiln_plan_emit_to_job(&step->out, KILN_PLAN_WANT, &flight->key, &event->job, NULL);
+    if (flight->state == KILN_PLAN_WANTED && !event->lacking)
+        make_ready(step, flight);
 }
 
-// The same submission again: the submitter did not hear of what was asked, or asks anew.
-static void submitted_again(struct step *step, struct flight *flight, struct waiter *waiter,
-                            const struct kiln_plan_event *event) {
-    waiter->deadline_ms = event->until_ms;
-    if (flight->state == KILN_PLAN_WANTED && same_job(&flight->provider, &event->job))
-        emit_for_job(step, KILN_PLAN_WANT, &flight->key, &event->job, KILN_PLAN_LOCALLY, NULL);
+// A flight has one waiter more: what that changes for it.
+static void go_on(struct step *step, struct kiln_flight *flight, struct kiln_interest *interest, bool lacking) {
+    switch (flight->state) {
+    case KILN_PLAN_GONE: // it is new
+        if (lacking)
+            want(step, flight);
+        else
+            make_ready(step, flight);
+        return;
+    case KILN_PLAN_HELD: flight->complete |= !lacking; return;
+    case KILN_PLAN_WANTED:
+        if (!lacking)
+            make_ready(step, flight);
+        return;
+    case KILN_PLAN_READY:
+    case KILN_PLAN_RUNNING:
+    case KILN_PLAN_JUDGING:
+        if (flight->queued) {
+            struct kiln_filter filter;
+            kiln_agreement_filter(flight, &filter);
+            step->out.failed |= !kiln_queue_join(&step->plan->queue, interest, &filter);
+        } else {
+            reconsider(step, flight, KILN_QUEUE_LAST, LOST_REASON); // it may have wanted no more for nobody
+        }
+        return;
+    case KILN_PLAN_CHECKING:
+    case KILN_PLAN_STORING: return;
+    }
 }
 
 static void on_submitted(struct step *step, const struct kiln_plan_event *event) {
-    struct flight *flight = find_flight(step->plan, &event->key);
-    struct waiter *waiter = flight ? find_waiter(flight, &event->job) : NULL;
-    bool full = flight ? flight->waiters_count >= KILN_PLAN_WAITERS_MAX
-                       : step->plan->flights_count >= KILN_PLAN_FLIGHTS_MAX;
-    if (!waiter && full) {
-        emit_for_job(step, KILN_PLAN_ANSWER, &event->key, &event->job, KILN_PLAN_LOCALLY, "busy: too many jobs wait");
+    struct kiln_plan *plan = step->plan;
+    struct kiln_flight *flight = kiln_flights_find(&plan->flights, &event->key);
+    struct kiln_waiter *waiter = flight ? kiln_waiter_find(&plan->flights, flight, &event->job) : NULL;
+    if (waiter) {
+        submitted_again(step, flight, waiter, event);
         return;
     }
-    bool is_new = !flight;
-    if (is_new)
-        flight = new_flight(step, event);
-    if (!flight)
+    const char *refused = refusal(plan, event);
+    if (refused) {
+        kiln_plan_emit_to_job(&step->out, KILN_PLAN_REFUSE, &event->key, &event->job, refused);
         return;
-    if (waiter)
-        submitted_again(step, flight, waiter, event);
-    else
-        add_waiter(step, flight, event);
-    if (is_new && event->lacking)
-        want(step, flight);
-    else if (!event->lacking && (is_new || flight->state == KILN_PLAN_WANTED))
-        make_ready(step, flight);
+    }
+    if (is_full(plan, flight)) {
+        kiln_plan_emit_to_job(&step->out, KILN_PLAN_ANSWER, &event->key, &event->job, "busy: too many jobs wait");
+        return;
+    }
+    if (!flight && !(flight = new_flight(step, event)))
+        return;
+    waiter = kiln_waiter_add(&plan->flights, flight, event);
+    if (!waiter) {
+        step->out.failed = true;
+        return;
+    }
+    set_timer(step, &waiter->deadline, event->until_ms);
+    go_on(step, flight, waiter->party->interest, event->lacking);
 }
 
 // From whoever was asked, also from one that was slow: the content is there now.
 static void on_uploaded(struct step *step, const struct kiln_plan_event *event) {
-    struct flight *flight = find_flight(step->plan, &event->key);
-    if (flight && flight->state == KILN_PLAN_WANTED && find_waiter(flight, &event->job))
+    struct kiln_flight *flight = kiln_flights_find(&step->plan->flights, &event->key);
+    if (flight && flight->state == KILN_PLAN_WANTED && kiln_waiter_find(&step->plan->flights, flight, &event->job))
         make_ready(step, flight);
 }
 
-static void on_refused(struct step *step, const struct kiln_plan_event *event) {
-    struct flight *flight = find_flight(step->plan, &event->key);
-    struct waiter *waiter = flight ? find_waiter(flight, &event->job) : NULL;
+static void on_waiter_leaves(struct step *step, const struct kiln_plan_event *event) {
+    struct kiln_flight *flight = kiln_flights_find(&step->plan->flights, &event->key);
+    struct kiln_waiter *waiter = flight ? kiln_waiter_find(&step->plan->flights, flight, &event->job) : NULL;
     if (!waiter)
         return;
-    remove_waiter(flight, waiter);
-    emit_for_job(step, KILN_PLAN_REFUSE, &flight->key, &event->job, KILN_PLAN_LOCALLY, event->reason);
-    after_removal(step, flight, &event->job);
+    if (event->kind == KILN_PLAN_REFUSED)
+        kiln_plan_emit_to_job(&step->out, KILN_PLAN_REFUSE, &flight->key, &event->job, event->reason);
+    remove_waiter(step, waiter);
 }
 
-static void on_cancelled(struct step *step, const struct kiln_plan_event *event) {
-    struct flight *flight = find_flight(step->plan, &event->key);
-    struct waiter *waiter = flight ? find_waiter(flight, &event->job) : NULL;
-    if (!waiter)
-        return;
-    remove_waiter(flight, waiter);
-    after_removal(step, flight, &event->job);
+// Its runs decide what comes next.
+static bool is_open(const struct kiln_flight *flight) {
+    return flight->state == KILN_PLAN_READY || flight->state == KILN_PLAN_RUNNING || flight->state == KILN_PLAN_JUDGING;
 }
 
-// The attempt of a RUNNING flight came to nothing.
-static void lost(struct step *step, struct flight *flight) {
-    if (flight->waiters_count == 0)
-        let_go(step, flight);
-    else if (flight->attempt >= KILN_PLAN_ATTEMPTS_MAX)
-        conclude(step, flight, KILN_PLAN_LOCALLY, "executor_lost: no executor finished the job");
-    else
-        make_ready(step, flight);
+static void end_run(struct step *step, struct kiln_run *run, const char *reason) {
+    struct kiln_flight *flight = run->flight;
+    clear_timer(step, &run->lease);
+    run->state = KILN_RUN_OVER;
+    if (is_open(flight))
+        reconsider(step, flight, KILN_QUEUE_LAST, reason);
+}
+
+// Ends those runs of the executor that go on in an incarnation, or (NULL) all, with what they gave.
+static void end_runs_of(struct step *step, struct kiln_pool_executor *executor, const struct kiln_job_id *incarnation) {
+    LIST_HEAD(, kiln_run) runs = LIST_HEAD_INITIALIZER(runs);
+    for (struct kiln_run *run; (run = LIST_FIRST(&executor->runs));) {
+        LIST_REMOVE(run, executor_link);
+        LIST_INSERT_HEAD(&runs, run, executor_link);
+    }
+    for (struct kiln_run *run; (run = LIST_FIRST(&runs));) { // the end of one may free others, which then leave the list
+        LIST_REMOVE(run, executor_link);
+        LIST_INSERT_HEAD(&executor->runs, run, executor_link);
+        if (incarnation ? run->state == KILN_RUN_GOING && same_id(&run->incarnation, incarnation)
+                        : run->state != KILN_RUN_OVER)
+            end_run(step, run, LOST_REASON);
+    }
 }
 
 static void on_credit(struct step *step, const struct kiln_plan_event *event) {
     struct kiln_pool *pool = &step->plan->pool;
     struct kiln_job_id former;
-    bool replaced = kiln_pool_meet(pool, event->executor, &event->incarnation, step->now_ms, &former);
-    if (replaced) {
-        struct flight *flight, *next;
-        for (flight = TAILQ_FIRST(&step->plan->flights); flight; flight = next) {
-            next = TAILQ_NEXT(flight, link);
-            if (flight->state == KILN_PLAN_RUNNING && same_job(&flight->incarnation, &former) &&
-                strcmp(flight->executor, event->executor) == 0)
-                lost(step, flight);
-        }
-    }
-    kiln_pool_add(pool, event->executor, &event->incarnation, &event->credit, event->until_ms, step->now_ms);
+    struct kiln_pool_executor *executor;
+    if (kiln_pool_meet(pool, event->executor, event->pool ? event->pool : "", &event->incarnation, step->now_ms, &former,
+                       &executor))
+        end_runs_of(step, executor, &former);
+    if (!executor)
+        return;
+    step->out.failed |= !kiln_pool_add(pool, executor, &event->credit, event->until_ms, step->now_ms);
+    step->plan->queue.stirred = true;
 }
 
-static bool is_attempt_of(const struct flight *flight, const struct kiln_plan_event *event) {
-    return flight->state == KILN_PLAN_RUNNING && flight->attempt == event->attempt &&
-           same_job(&flight->job, &event->job) && same_job(&flight->incarnation, &event->incarnation);
+static void on_revoked(struct step *step, const struct kiln_plan_event *event) {
+    struct kiln_pool_executor *executor = kiln_pool_find(&step->plan->pool, event->executor);
+    if (!executor)
+        return;
+    kiln_pool_void(&step->plan->pool, executor);
+    end_runs_of(step, executor, NULL);
 }
+
+static void hear(struct step *step, const struct kiln_plan_event *event) {
+    if (kiln_pool_hear(&step->plan->pool, &event->incarnation, step->now_ms))
+        step->plan->queue.stirred = true;
+}
+
+static bool is_by(const struct kiln_run *run, const struct kiln_plan_event *event) {
+    return run->state == KILN_RUN_GOING && same_id(&run->incarnation, &event->incarnation) &&
+           (!event->executor || strcmp(run->executor->name, event->executor) == 0);
+}
+
+// What an executor says of a run that is not going on, or not with it.
+static void discard(struct step *step, const struct kiln_plan_event *event, const char *reason) {
+    struct kiln_plan_action *action = kiln_plan_emit(&step->out, KILN_PLAN_DISCARD, &event->key);
+    if (!action)
+        return;
+    action->job = event->job;
+    action->attempt = event->attempt;
+    kiln_plan_emit_reason(&step->out, action, reason);
+}
+
+#define IMPOSTOR "executor: not the one that it was dispatched to"
 
 static void on_lease(struct step *step, const struct kiln_plan_event *event) {
-    struct flight *flight;
-    kiln_pool_hear(&step->plan->pool, &event->incarnation, step->now_ms);
-    TAILQ_FOREACH(flight, &step->plan->flights, link) {
-        if (is_attempt_of(flight, event))
-            flight->until_ms = step->now_ms + step->plan->config.lease_ms;
+    const struct kiln_flights *flights = &step->plan->flights;
+    bool known = false, others = false;
+    hear(step, event);
+    for (struct kiln_run *run = NULL; (run = kiln_run_find(flights, &event->job, event->attempt, run));) {
+        bool mine = is_by(run, event);
+        known |= mine;
+        others |= !mine && run->state == KILN_RUN_GOING;
+        if (mine)
+            set_timer(step, &run->lease, step->now_ms + step->plan->config.lease_ms);
     }
+    if (!known && others)
+        discard(step, event, IMPOSTOR);
+}
+
+static void on_declined(struct step *step, const struct kiln_plan_event *event) {
+    static const struct kiln_job_id unknown = {{0}}; // of a run that was restored
+    struct kiln_flights *flights = &step->plan->flights;
+    struct kiln_run *run = NULL;
+    hear(step, event);
+    while ((run = kiln_run_find(flights, &event->job, event->attempt, run))) {
+        if (is_by(run, event) && (same_id(&run->credit, &event->credit) || same_id(&run->credit, &unknown)))
+            break;
+    }
+    if (!run)
+        return;
+    struct kiln_flight *flight = run->flight;
+    if (++flight->declines % KILN_PLAN_DECLINES_MAX == 0) {
+        end_run(step, run, "declined: no executor began the job");
+        return;
+    }
+    flight->attempts &= ~(1u << run->attempt);
+    kiln_run_drop(flights, run);
+    if (!is_open(flight))
+        return;
+    bool waited_for = flight->waiters_count != 0; // else it is gone when nothing else goes on
+    reconsider(step, flight, KILN_QUEUE_FIRST, LOST_REASON);
+    if (waited_for)
+        kiln_queue_refund(&step->plan->queue, flight);
 }
 
 static void on_candidate(struct step *step, const struct kiln_plan_event *event) {
-    struct flight *flight;
-    kiln_pool_hear(&step->plan->pool, &event->incarnation, step->now_ms);
-    TAILQ_FOREACH(flight, &step->plan->flights, link) {
-        if (is_attempt_of(flight, event) && kiln_digest_equal(&flight->key.action, &event->key.action) &&
-            strcmp(flight->executor, event->executor) == 0)
+    const char *reason = "unknown: no such attempt is running";
+    struct kiln_run *run = NULL;
+    hear(step, event);
+    while ((run = kiln_run_find(&step->plan->flights, &event->job, event->attempt, run))) {
+        bool same_action = kiln_digest_equal(&run->flight->key.action, &event->key.action);
+        if (same_action && is_by(run, event))
             break;
+        reason = !same_action                   ? "action: not that of the job"
+                 : run->state == KILN_RUN_GOING ? IMPOSTOR
+                                                : "late: the attempt was over";
     }
-    struct kiln_plan_action *action =
-        emit(step, flight ? KILN_PLAN_JUDGE : KILN_PLAN_DISCARD, flight ? &flight->key : &event->key);
+    if (!run || run->flight->state == KILN_PLAN_HELD) {
+        discard(step, event, reason);
+        return;
+    }
+    struct kiln_flight *flight = run->flight;
+    clear_timer(step, &run->lease);
+    run->state = KILN_RUN_JUDGED;
+    struct kiln_plan_action *action = kiln_plan_emit(&step->out, KILN_PLAN_JUDGE, &flight->key);
     if (action) {
-        action->job = event->job;
-        action->attempt = event->attempt;
+        action->job = run->job;
+        action->attempt = run->attempt;
     }
-    if (flight)
+    struct kiln_agreement said;
+    kiln_agreement_of(flight, &said);
+    if (!said.running && flight->state == KILN_PLAN_RUNNING)
         move(flight, KILN_PLAN_JUDGING);
 }
 
-static void settle(struct step *step, struct flight *flight, const struct kiln_plan_event *event) {
+// The content, or what became of it, did not serve: another try when there may be one.
+static void have_trouble(struct step *step, struct kiln_flight *flight, const char *reason) {
+    flight->unsure = true;
+    if (++flight->troubles < KILN_PLAN_TROUBLES_MAX + flight->agreement - 1) {
+        reconsider(step, flight, KILN_QUEUE_LAST, reason);
+        return;
+    }
+    struct kiln_agreement said;
+    kiln_agreement_of(flight, &said);
+    die(step, flight, &said, reason);
+}
+
+static void on_judged(struct step *step, const struct kiln_plan_event *event) {
+    struct kiln_flight *flight = kiln_flights_find(&step->plan->flights, &event->key);
+    struct kiln_run *run = flight ? TAILQ_FIRST(&flight->runs) : NULL;
+    struct kiln_agreement said;
+    while (run && (run->attempt != event->attempt || run->state != KILN_RUN_JUDGED))
+        run = TAILQ_NEXT(run, flight_link);
+    if (!run)
+        return;
+    run->state = event->verdict == KILN_PLAN_STORED ? KILN_RUN_GAVE : KILN_RUN_OVER;
+    run->digest = event->digest;
+    kiln_agreement_of(flight, &said);
+    switch (event->verdict) {
+    case KILN_PLAN_STORED:
+        if (said.differ)
+            kiln_plan_emit_diverged(&step->out, flight, &said, NULL);
+        if (is_open(flight))
+            reconsider(step, flight, KILN_QUEUE_LAST, LOST_REASON);
+        return;
+    case KILN_PLAN_LOCALLY:
+        if (said.gave)
+            kiln_plan_emit_diverged(&step->out, flight, &said, run);
+        if (is_open(flight))
+            conclude(step, flight, KILN_PLAN_LOCALLY, event->reason);
+        return;
+    case KILN_PLAN_AGAIN:
+        if (is_open(flight))
+            have_trouble(step, flight, event->reason);
+        return;
+    }
+}
+
+static void on_filed(struct step *step, const struct kiln_plan_event *event) {
+    struct kiln_flight *flight = kiln_flights_find(&step->plan->flights, &event->key);
+    if (!flight || flight->state != KILN_PLAN_STORING)
+        return;
     if (event->verdict != KILN_PLAN_AGAIN) {
         conclude(step, flight, event->verdict, event->verdict == KILN_PLAN_STORED ? NULL : event->reason);
         return;
     }
-    flight->troubles++;
-    if (flight->waiters_count == 0 || flight->attempt >= KILN_PLAN_ATTEMPTS_MAX ||
-        flight->troubles >= KILN_PLAN_TROUBLES_MAX) {
-        conclude(step, flight, KILN_PLAN_LOCALLY, event->reason);
-        return;
+    struct kiln_agreement said;
+    kiln_agreement_of(flight, &said);
+    struct kiln_run *run;
+    TAILQ_FOREACH(run, &flight->runs, flight_link) {
+        if (run->state == KILN_RUN_GAVE && kiln_digest_equal(&run->digest, &said.digest))
+            run->state = KILN_RUN_OVER;
     }
-    move(flight, KILN_PLAN_CHECKING);
-    emit(step, KILN_PLAN_CHECK, &flight->key);
-}
-
-static void on_judged(struct step *step, const struct kiln_plan_event *event) {
-    struct flight *flight = find_flight(step->plan, &event->key);
-    if (!flight || flight->state != KILN_PLAN_JUDGING || flight->attempt != event->attempt)
-        return;
-    if (event->verdict != KILN_PLAN_STORED) {
-        settle(step, flight, event);
-        return;
-    }
-    move(flight, KILN_PLAN_STORING);
-    struct kiln_plan_action *action = emit(step, KILN_PLAN_STORE, &flight->key);
-    if (action)
-        action->attempt = flight->attempt;
-}
-
-static void on_filed(struct step *step, const struct kiln_plan_event *event) {
-    struct flight *flight = find_flight(step->plan, &event->key);
-    if (flight && flight->state == KILN_PLAN_STORING)
-        settle(step, flight, event);
+    have_trouble(step, flight, event->reason);
 }
 
 static void on_checked(struct step *step, const struct kiln_plan_event *event) {
-    struct flight *flight = find_flight(step->plan, &event->key);
+    struct kiln_flight *flight = kiln_flights_find(&step->plan->flights, &event->key);
     if (!flight || flight->state != KILN_PLAN_CHECKING)
         return;
     if (flight->waiters_count == 0)
@@ -425,91 +534,182 @@ static void on_checked(struct step *step, const struct kiln_plan_event *event) {
         make_ready(step, flight);
 }
 
-static void expire_waiters(struct step *step, struct flight *flight) {
-    struct waiter *waiter, *next;
-    for (waiter = TAILQ_FIRST(&flight->waiters); waiter; waiter = next) {
-        next = TAILQ_NEXT(waiter, link);
-        if (waiter->deadline_ms > step->now_ms)
-            continue;
-        struct kiln_job_id job = waiter->job;
-        bool last = flight->waiters_count == 1;
-        remove_waiter(flight, waiter);
-        emit_for_job(step, KILN_PLAN_ANSWER, &flight->key, &job, KILN_PLAN_LOCALLY, "timeout: no result in time");
-        size_t flights = step->plan->flights_count;
-        after_removal(step, flight, &job);
-        if (last || step->plan->flights_count < flights)
-            return; // nobody left, or the flight itself has gone
+static const struct kiln_run *run_of_attempt(const struct kiln_flight *flight, uint32_t attempt) {
+    const struct kiln_run *run;
+    TAILQ_FOREACH(run, &flight->runs, flight_link) {
+        if (run->attempt == attempt)
+            return run;
+    }
+    return NULL;
+}
+
+// The run that is still awaited. When the executor has become another incarnation since, its lease runs out.
+static void restore_run(struct step *step, struct kiln_flight *flight, const struct kiln_plan_event *event) {
+    struct kiln_pool_executor *executor = kiln_pool_find(&step->plan->pool, event->executor);
+    struct kiln_job_id former;
+    if (!executor)
+        kiln_pool_meet(&step->plan->pool, event->executor, event->pool ? event->pool : "", &event->incarnation,
+                       step->now_ms, &former, &executor);
+    if (!executor || run_of_attempt(flight, event->attempt))
+        return;
+    struct kiln_run *run = kiln_run_add(&step->plan->flights, flight, executor, &event->incarnation, event->attempt);
+    if (!run) {
+        step->out.failed = true;
+        return;
+    }
+    set_timer(step, &run->lease, event->until_ms);
+}
+
+static void on_restore_flight(struct step *step, const struct kiln_plan_event *event) {
+    struct kiln_flight *flight = kiln_flights_find(&step->plan->flights, &event->key);
+    if (event->partition >= KILN_PLAN_PARTITIONS_MAX || !step->plan->held[event->partition])
+        return;
+    if (!flight && (is_full(step->plan, NULL) || !(flight = new_flight(step, event))))
+        return;
+    if (flight->state != KILN_PLAN_HELD)
+        return;
+    flight->job = event->job;
+    flight->troubles = event->troubles > flight->troubles ? event->troubles : flight->troubles;
+    unsigned max = kiln_agreement_attempts_max(flight), used = event->attempt < max ? event->attempt : max;
+    flight->attempts |= (2u << used) - 2;
+    if (event->executor && event->attempt && event->attempt <= max)
+        restore_run(step, flight, event);
+}
+
+static void resume(struct step *step, struct kiln_flight *flight) {
+    struct kiln_agreement said;
+    kiln_agreement_of(flight, &said);
+    if (!flight->waiters_count) {
+        let_go(step, flight);
+    } else if (said.going) {
+        move(flight, KILN_PLAN_RUNNING);
+        reconsider(step, flight, KILN_QUEUE_LAST, LOST_REASON);
+    } else if (flight->complete) {
+        make_ready(step, flight);
+    } else {
+        want(step, flight);
     }
 }
 
+static void on_partition(struct step *step, const struct kiln_plan_event *event) {
+    if (event->partition >= KILN_PLAN_PARTITIONS_MAX)
+        return;
+    step->plan->held[event->partition] = event->kind == KILN_PLAN_GAINED;
+    struct kiln_flight *flight = TAILQ_FIRST(&step->plan->flights.partitions[event->partition]), *next;
+    for (; flight && event->kind != KILN_PLAN_GAINED; flight = next) {
+        next = TAILQ_NEXT(flight, partition_link);
+        if (event->kind == KILN_PLAN_LOST)
+            let_go(step, flight);
+        else if (flight->state == KILN_PLAN_HELD)
+            resume(step, flight);
+    }
+}
+
+static void on_deadline(struct step *step, struct kiln_waiter *waiter) {
+    const struct kiln_flight *flight = waiter->flight;
+    struct kiln_agreement said;
+    kiln_agreement_of(flight, &said);
+    char reason[96] = "timeout: no result in time";
+    if (flight->agreement > 1 && said.gave)
+        snprintf(reason, sizeof reason, "agreement: %u of %u pools gave the same result in time", said.equal,
+                 flight->agreement);
+    kiln_plan_emit_to_job(&step->out, KILN_PLAN_ANSWER, &flight->key, &waiter->job, reason);
+    remove_waiter(step, waiter);
+}
+
+static void on_patience(struct step *step, struct kiln_flight *flight) {
+    struct kiln_agreement said;
+    char reason[96];
+    kiln_agreement_of(flight, &said);
+    snprintf(reason, sizeof reason, "agreement: no executor in more than %u of %u pools", said.gave, flight->agreement);
+    if (said.going)
+        set_timer(step, &flight->patience, step->now_ms + step->plan->config.agreement_ms);
+    else
+        conclude(step, flight, KILN_PLAN_LOCALLY, reason);
+}
+
+static void on_lease_over(struct step *step, struct kiln_run *run) {
+    kiln_pool_suspect(&step->plan->pool, run->executor, &run->incarnation, step->now_ms, step->plan->config.lease_ms);
+    end_run(step, run, LOST_REASON);
+}
+
+static void on_elsewhere(struct step *step, struct kiln_flight *flight) {
+    flight->anywhere = true;
+    if (!flight->queued)
+        return;
+    kiln_queue_remove(&step->plan->queue, flight);
+    enqueue(step, flight, KILN_QUEUE_FIRST);
+}
+
 static void on_tick(struct step *step) {
-    struct flight *flight, *next;
-    for (flight = TAILQ_FIRST(&step->plan->flights); flight; flight = next) {
-        next = TAILQ_NEXT(flight, link);
-        if (flight->state == KILN_PLAN_RUNNING && flight->until_ms <= step->now_ms) {
-            kiln_pool_suspect(&step->plan->pool, &flight->incarnation, step->now_ms, step->plan->config.lease_ms);
-            lost(step, flight);
-        } else if (flight->state == KILN_PLAN_WANTED && flight->until_ms <= step->now_ms) {
-            ask_next(step, flight);
+    struct kiln_timers *timers = &step->plan->flights.timers;
+    for (struct kiln_timer *timer; (timer = kiln_timers_first(timers)) && timer->at_ms <= step->now_ms;) {
+        kiln_timers_clear(timers, timer);
+        switch ((enum kiln_plan_timer)timer->kind) {
+        case KILN_TIMER_WAITER: on_deadline(step, kiln_member_of(timer, struct kiln_waiter, deadline)); break;
+        case KILN_TIMER_UPLOAD: ask_next(step, kiln_member_of(timer, struct kiln_flight, upload)); break;
+        case KILN_TIMER_ELSEWHERE: on_elsewhere(step, kiln_member_of(timer, struct kiln_flight, elsewhere)); break;
+        case KILN_TIMER_AGREEMENT: on_patience(step, kiln_member_of(timer, struct kiln_flight, patience)); break;
+        case KILN_TIMER_LEASE: on_lease_over(step, kiln_member_of(timer, struct kiln_run, lease)); break;
         }
     }
-    for (flight = TAILQ_FIRST(&step->plan->flights); flight; flight = next) {
-        next = TAILQ_NEXT(flight, link);
-        expire_waiters(step, flight);
-    }
-    kiln_pool_expire(&step->plan->pool, step->now_ms);
 }
 
 int kiln_plan_step(struct kiln_plan *plan, const struct kiln_plan_event *event, uint64_t now_ms,
                    struct kiln_plan_actions *actions, struct kiln_err *err) {
-    struct step step = {.plan = plan, .now_ms = now_ms, .actions = actions};
+    struct step step = {.plan = plan, .now_ms = now_ms, .out = {.actions = actions}};
     switch (event->kind) {
-    case KILN_PLAN_SUBMITTED: on_submitted(&step, event); break;
+    case KILN_PLAN_SUBMITTED:
+    case KILN_PLAN_RESTORE_WAITER: on_submitted(&step, event); break;
     case KILN_PLAN_UPLOADED: on_uploaded(&step, event); break;
-    case KILN_PLAN_REFUSED: on_refused(&step, event); break;
-    case KILN_PLAN_CANCELLED: on_cancelled(&step, event); break;
+    case KILN_PLAN_REFUSED:
+    case KILN_PLAN_CANCELLED: on_waiter_leaves(&step, event); break;
     case KILN_PLAN_CREDIT: on_credit(&step, event); break;
     case KILN_PLAN_LEASE: on_lease(&step, event); break;
+    case KILN_PLAN_DECLINED: on_declined(&step, event); break;
     case KILN_PLAN_CANDIDATE: on_candidate(&step, event); break;
     case KILN_PLAN_JUDGED: on_judged(&step, event); break;
     case KILN_PLAN_CHECKED: on_checked(&step, event); break;
     case KILN_PLAN_FILED: on_filed(&step, event); break;
+    case KILN_PLAN_REVOKED: on_revoked(&step, event); break;
+    case KILN_PLAN_RESTORE_FLIGHT: on_restore_flight(&step, event); break;
+    case KILN_PLAN_GAINED:
+    case KILN_PLAN_RESTORED:
+    case KILN_PLAN_LOST: on_partition(&step, event); break;
     case KILN_PLAN_TICK: on_tick(&step); break;
-    default: break;
     }
     schedule(&step);
-    return step.failed ? kiln_fail(err, KILN_E_NOMEM, "no memory for the plan") : 0;
+    return step.out.failed ? kiln_fail(err, KILN_E_NOMEM, "no memory for the plan") : 0;
 }
 
 uint64_t kiln_plan_next_ms(const struct kiln_plan *plan) {
-    uint64_t next = UINT64_MAX;
-    const struct flight *flight;
-    TAILQ_FOREACH(flight, &plan->flights, link) {
-        bool timed = flight->state == KILN_PLAN_WANTED || flight->state == KILN_PLAN_RUNNING;
-        if (timed && flight->until_ms < next)
-            next = flight->until_ms;
-        const struct waiter *waiter;
-        TAILQ_FOREACH(waiter, &flight->waiters, link) {
-            if (waiter->deadline_ms < next)
-                next = waiter->deadline_ms;
-        }
-    }
-    return next;
+    const struct kiln_timer *first = kiln_timers_first(&plan->flights.timers);
+    uint64_t due_ms = first ? first->at_ms : UINT64_MAX, demand_ms = kiln_demand_due_ms(&plan->demand, &plan->queue);
+    if (plan->queue.stirred)
+        return 0; // the queue was too long for one step
+    return demand_ms < due_ms ? demand_ms : due_ms;
 }
 
-size_t kiln_plan_flights(const struct kiln_plan *plan) { return plan->flights_count; }
+size_t kiln_plan_flights(const struct kiln_plan *plan) { return plan->flights.count; }
 
 enum kiln_plan_state kiln_plan_state_of(const struct kiln_plan *plan, const struct kiln_plan_key *key) {
-    const struct flight *flight = find_flight(plan, key);
+    const struct kiln_flight *flight = kiln_flights_find(&plan->flights, key);
     return flight ? flight->state : KILN_PLAN_GONE;
 }
 
 int kiln_plan_new(const struct kiln_plan_config *config, struct kiln_plan **plan, struct kiln_err *err) {
     struct kiln_plan *made = calloc(1, sizeof *made);
-    if (!made)
+    if (!made || kiln_flights_init(&made->flights, config->hash_seed)) {
+        free(made);
         return kiln_fail(err, KILN_E_NOMEM, "no memory for the plan");
+    }
+    if (kiln_pool_init(&made->pool, config->hash_seed)) {
+        kiln_flights_release(&made->flights);
+        free(made);
+        return kiln_fail(err, KILN_E_NOMEM, "no memory for the plan");
+    }
     made->config = *config;
-    TAILQ_INIT(&made->flights);
+    kiln_queue_init(&made->queue);
     *plan = made;
     return 0;
 }
@@ -517,7 +717,12 @@ int kiln_plan_new(const struct kiln_plan_config *config, struct kiln_plan **plan
 void kiln_plan_free(struct kiln_plan *plan) {
     if (!plan)
         return;
-    for (struct flight *flight; (flight = TAILQ_FIRST(&plan->flights));)
-        free_flight(plan, flight);
+    for (size_t i = 0; i < KILN_PLAN_PARTITIONS_MAX; i++) {
+        struct kiln_flight *flight;
+        TAILQ_FOREACH(flight, &plan->flights.partitions[i], partition_link)
+            kiln_queue_remove(&plan->queue, flight);
+    }
+    kiln_flights_release(&plan->flights);
+    kiln_pool_release(&plan->pool);
     free(plan);
 }

@@ -127,7 +127,7 @@ enum kiln_plan_action_kind {
     KILN_PLAN_REFUSE,   // key, jobs[0], reason: its submission is rejected; it waits no longer
     KILN_PLAN_DISPATCH, // key, partition, job, attempt, troubles, executor, pool, incarnation, credit, lease_ms
     KILN_PLAN_JUDGE,    // key, job, attempt: judge the candidate of this step, keep what comes of it, then give JUDGED
-    KILN_PLAN_DISCARD,  // job, attempt, reason: the candidate of this step is not for any running attempt
+    KILN_PLAN_DISCARD,  // key, job, attempt, reason: the candidate, or the lease, of this step is not of a run that goes on
     KILN_PLAN_CHECK,    // key: read all content again, then give CHECKED
     KILN_PLAN_STORE,    // key, attempt (whose outputs), runs (those that agree): sign and store, then give FILED
     KILN_PLAN_DIVERGED, // key, job, runs: all that gave a result, with their parts. No refusal by itself

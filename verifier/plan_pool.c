@@ -1,37 +1,51 @@
 #include "verifier/plan_pool.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+#define FORGET_TRIES_MAX 64u  // how many of the longest silent are looked at for one that has nothing to do
+#define OTHERS_LOOKED_AT 64u
+#define ALIVE_MS (10ull * 60 * 1000) // silent for longer: not counted on
 
 static bool same_id(const struct kiln_job_id *a, const struct kiln_job_id *b) {
     return memcmp(a->bytes, b->bytes, sizeof a->bytes) == 0;
 }
 
-static struct kiln_pool_executor *find_by_name(struct kiln_pool *pool, const char *name) {
-    for (size_t i = 0; i < KILN_PLAN_EXECUTORS_MAX; i++) {
-        if (pool->executors[i].name[0] && strcmp(pool->executors[i].name, name) == 0)
-            return &pool->executors[i];
+static uint64_t hash_id(const struct kiln_table *table, const struct kiln_job_id *id) {
+    return kiln_table_hash(table, id->bytes, sizeof id->bytes, 0);
+}
+
+int kiln_pool_init(struct kiln_pool *pool, uint64_t seed) {
+    *pool = (struct kiln_pool){0};
+    TAILQ_INIT(&pool->heard);
+    TAILQ_INIT(&pool->groups);
+    TAILQ_INIT(&pool->offering);
+    if (kiln_table_init(&pool->by_name, seed) || kiln_table_init(&pool->by_incarnation, seed) ||
+        kiln_table_init(&pool->credits, seed)) {
+        kiln_pool_release(pool);
+        return -1;
+    }
+    return 0;
+}
+
+struct kiln_pool_executor *kiln_pool_find(const struct kiln_pool *pool, const char *name) {
+    uint64_t hash = kiln_table_hash(&pool->by_name, name, strlen(name), 0);
+    for (struct kiln_table_link *at = kiln_table_first(&pool->by_name, hash); at; at = kiln_table_next(at)) {
+        struct kiln_pool_executor *executor = kiln_member_of(at, struct kiln_pool_executor, by_name);
+        if (strcmp(executor->name, name) == 0)
+            return executor;
     }
     return NULL;
 }
 
-static struct kiln_pool_executor *find_current(struct kiln_pool *pool, const struct kiln_job_id *incarnation) {
-    for (size_t i = 0; i < KILN_PLAN_EXECUTORS_MAX; i++) {
-        if (pool->executors[i].name[0] && same_id(&pool->executors[i].incarnation, incarnation))
-            return &pool->executors[i];
+static struct kiln_pool_executor *find_current(const struct kiln_pool *pool, const struct kiln_job_id *incarnation) {
+    uint64_t hash = hash_id(&pool->by_incarnation, incarnation);
+    for (struct kiln_table_link *at = kiln_table_first(&pool->by_incarnation, hash); at; at = kiln_table_next(at)) {
+        struct kiln_pool_executor *executor = kiln_member_of(at, struct kiln_pool_executor, by_incarnation);
+        if (same_id(&executor->incarnation, incarnation))
+            return executor;
     }
     return NULL;
-}
-
-// A free place, or that of whoever was not heard of for longest.
-static struct kiln_pool_executor *place_for_new(struct kiln_pool *pool) {
-    struct kiln_pool_executor *oldest = &pool->executors[0];
-    for (size_t i = 0; i < KILN_PLAN_EXECUTORS_MAX; i++) {
-        if (!pool->executors[i].name[0])
-            return &pool->executors[i];
-        if (pool->executors[i].heard_ms < oldest->heard_ms)
-            oldest = &pool->executors[i];
-    }
-    return oldest;
 }
 
 static bool is_former(const struct kiln_pool_executor *executor, const struct kiln_job_id *incarnation) {
@@ -42,112 +56,277 @@ static bool is_former(const struct kiln_pool_executor *executor, const struct ki
     return false;
 }
 
-static void drop_credits(struct kiln_pool *pool, bool (*unwanted)(const struct kiln_pool_credit *, const void *),
-                         const void *context) {
-    size_t kept = 0;
-    for (size_t i = 0; i < pool->credits_count; i++) {
-        if (!unwanted(&pool->credits[i], context))
-            pool->credits[kept++] = pool->credits[i];
-    }
-    pool->credits_count = kept;
-}
-
-static bool is_of_incarnation(const struct kiln_pool_credit *credit, const void *incarnation) {
-    return same_id(&credit->incarnation, incarnation);
-}
-
-static bool is_expired(const struct kiln_pool_credit *credit, const void *now_ms) {
-    return credit->until_ms <= *(const uint64_t *)now_ms;
-}
-
-bool kiln_pool_meet(struct kiln_pool *pool, const char *name, const struct kiln_job_id *incarnation, uint64_t now_ms,
-                    struct kiln_job_id *former) {
-    struct kiln_pool_executor *executor = find_by_name(pool, name);
-    if (!executor) {
-        if (strlen(name) > KILN_PLAN_NAME_MAX || !*name)
-            return false;
-        executor = place_for_new(pool);
-        *executor = (struct kiln_pool_executor){.incarnation = *incarnation, .heard_ms = now_ms};
-        memcpy(executor->name, name, strlen(name) + 1); // its length was checked above
-        return false;
-    }
-    if (is_former(executor, incarnation))
-        return false; // an old announcement that comes late
-    executor->heard_ms = now_ms;
-    executor->suspected = false;
-    if (same_id(&executor->incarnation, incarnation))
-        return false;
-    *former = executor->incarnation;
-    executor->former[executor->former_count++ % KILN_POOL_FORMER_MAX] = executor->incarnation;
-    executor->incarnation = *incarnation;
-    drop_credits(pool, is_of_incarnation, former);
-    return true;
-}
-
-void kiln_pool_hear(struct kiln_pool *pool, const struct kiln_job_id *incarnation, uint64_t now_ms) {
-    struct kiln_pool_executor *executor = find_current(pool, incarnation);
-    if (!executor)
+static void set_offering(struct kiln_pool *pool, struct kiln_pool_executor *executor, bool offering) {
+    struct kiln_pool_group *group = executor->group;
+    if (executor->offering == offering)
         return;
-    executor->heard_ms = now_ms;
-    executor->suspected = false;
-}
-
-void kiln_pool_suspect(struct kiln_pool *pool, const struct kiln_job_id *incarnation, uint64_t now_ms,
-                       uint64_t quiet_ms) {
-    struct kiln_pool_executor *executor = find_current(pool, incarnation);
-    if (executor && now_ms - executor->heard_ms >= quiet_ms)
-        executor->suspected = true;
-}
-
-// Room for one more: expired ones go, then the used one that would expire first.
-static bool make_room(struct kiln_pool *pool, uint64_t now_ms) {
-    if (pool->credits_count < KILN_POOL_SPENT_MAX)
-        return true;
-    drop_credits(pool, is_expired, &now_ms);
-    if (pool->credits_count < KILN_POOL_SPENT_MAX)
-        return true;
-    size_t victim = SIZE_MAX;
-    for (size_t i = 0; i < pool->credits_count; i++) {
-        if (pool->credits[i].spent && (victim == SIZE_MAX || pool->credits[i].until_ms < pool->credits[victim].until_ms))
-            victim = i;
+    executor->offering = offering;
+    if (offering) {
+        if (TAILQ_EMPTY(&group->offering))
+            TAILQ_INSERT_TAIL(&pool->offering, group, offering_link);
+        TAILQ_INSERT_TAIL(&group->offering, executor, offering_link);
+    } else {
+        TAILQ_REMOVE(&group->offering, executor, offering_link);
+        if (TAILQ_EMPTY(&group->offering))
+            TAILQ_REMOVE(&pool->offering, group, offering_link);
     }
-    if (victim == SIZE_MAX)
-        return false;
-    memmove(&pool->credits[victim], &pool->credits[victim + 1],
-            (pool->credits_count - victim - 1) * sizeof *pool->credits);
-    pool->credits_count--;
-    return true;
 }
 
-void kiln_pool_add(struct kiln_pool *pool, const char *name, const struct kiln_job_id *incarnation,
-                   const struct kiln_job_id *credit, uint64_t until_ms, uint64_t now_ms) {
-    const struct kiln_pool_executor *executor = find_by_name(pool, name);
-    if (!executor || !same_id(&executor->incarnation, incarnation) || until_ms <= now_ms)
-        return;
-    for (size_t i = 0; i < pool->credits_count; i++) {
-        if (same_id(&pool->credits[i].credit, credit))
+static void drop_credit(struct kiln_pool *pool, struct kiln_pool_executor *executor, struct kiln_pool_credit *credit) {
+    TAILQ_REMOVE(credit->spent ? &executor->spent : &executor->unspent, credit, of_executor);
+    *(credit->spent ? &executor->spent_count : &executor->unspent_count) -= 1;
+    kiln_table_remove(&pool->credits, &credit->by_id);
+    free(credit);
+    if (TAILQ_EMPTY(&executor->unspent))
+        set_offering(pool, executor, false);
+}
+
+static void drop_oldest(struct kiln_pool *pool, struct kiln_pool_executor *executor, struct kiln_pool_credits *credits,
+                        unsigned count, uint64_t now_ms) {
+    for (struct kiln_pool_credit *last; (last = TAILQ_LAST(credits, kiln_pool_credits));) {
+        if (last->until_ms > now_ms && count < KILN_POOL_CREDITS_MAX)
             return;
+        drop_credit(pool, executor, last);
+        count--;
     }
-    if (!make_room(pool, now_ms))
-        return;
-    struct kiln_pool_credit *added = &pool->credits[pool->credits_count++];
-    *added = (struct kiln_pool_credit){.incarnation = *incarnation, .credit = *credit, .until_ms = until_ms};
-    memcpy(added->executor, executor->name, sizeof added->executor);
 }
 
-bool kiln_pool_take(struct kiln_pool *pool, uint64_t now_ms, struct kiln_pool_credit *credit) {
-    for (size_t i = 0; i < pool->credits_count; i++) {
-        struct kiln_pool_credit *candidate = &pool->credits[i];
-        if (candidate->spent || candidate->until_ms <= now_ms)
+void kiln_pool_void(struct kiln_pool *pool, struct kiln_pool_executor *executor) {
+    for (struct kiln_pool_credit *credit; (credit = TAILQ_FIRST(&executor->unspent));)
+        drop_credit(pool, executor, credit);
+    for (struct kiln_pool_credit *credit; (credit = TAILQ_FIRST(&executor->spent));)
+        drop_credit(pool, executor, credit);
+}
+
+static void forget(struct kiln_pool *pool, struct kiln_pool_executor *executor) {
+    kiln_pool_void(pool, executor);
+    kiln_table_remove(&pool->by_name, &executor->by_name);
+    kiln_table_remove(&pool->by_incarnation, &executor->by_incarnation);
+    TAILQ_REMOVE(&pool->heard, executor, heard_link);
+    pool->executors_count--;
+    free(executor);
+}
+
+void kiln_pool_release(struct kiln_pool *pool) {
+    for (struct kiln_pool_executor *executor; (executor = TAILQ_FIRST(&pool->heard));)
+        forget(pool, executor);
+    for (struct kiln_pool_group *group; (group = TAILQ_FIRST(&pool->groups));) {
+        TAILQ_REMOVE(&pool->groups, group, link);
+        free(group);
+    }
+    kiln_table_release(&pool->by_name);
+    kiln_table_release(&pool->by_incarnation);
+    kiln_table_release(&pool->credits);
+}
+
+// Makes place by forgetting whoever was silent for longest and has nothing to do.
+static bool make_place(struct kiln_pool *pool) {
+    if (pool->executors_count < KILN_PLAN_EXECUTORS_MAX)
+        return true;
+    struct kiln_pool_executor *executor = TAILQ_FIRST(&pool->heard);
+    for (unsigned i = 0; executor && i < FORGET_TRIES_MAX; i++, executor = TAILQ_NEXT(executor, heard_link)) {
+        if (!LIST_EMPTY(&executor->runs))
             continue;
-        const struct kiln_pool_executor *executor = find_by_name(pool, candidate->executor);
-        if (!executor || executor->suspected || !same_id(&executor->incarnation, &candidate->incarnation))
-            continue;
-        candidate->spent = true;
-        *credit = *candidate;
+        forget(pool, executor);
         return true;
     }
     return false;
 }
 
-void kiln_pool_expire(struct kiln_pool *pool, uint64_t now_ms) { drop_credits(pool, is_expired, &now_ms); }
+static struct kiln_pool_group *find_group(struct kiln_pool *pool, const char *name) {
+    struct kiln_pool_group *group;
+    TAILQ_FOREACH(group, &pool->groups, link) {
+        if (strcmp(group->name, name) == 0)
+            return group;
+    }
+    if (pool->groups_count >= KILN_PLAN_EXECUTORS_MAX || !(group = calloc(1, sizeof *group)))
+        return NULL;
+    memcpy(group->name, name, strlen(name) + 1);
+    TAILQ_INIT(&group->offering);
+    TAILQ_INSERT_TAIL(&pool->groups, group, link);
+    pool->groups_count++;
+    return group;
+}
+
+static void be_heard(struct kiln_pool *pool, struct kiln_pool_executor *executor, uint64_t now_ms) {
+    TAILQ_REMOVE(&pool->heard, executor, heard_link);
+    TAILQ_INSERT_TAIL(&pool->heard, executor, heard_link);
+    executor->heard_ms = now_ms;
+    executor->suspected = false;
+    set_offering(pool, executor, !TAILQ_EMPTY(&executor->unspent));
+}
+
+static void become(struct kiln_pool *pool, struct kiln_pool_executor *executor, const struct kiln_job_id *incarnation) {
+    executor->incarnation = *incarnation;
+    kiln_table_add(&pool->by_incarnation, &executor->by_incarnation, hash_id(&pool->by_incarnation, incarnation));
+}
+
+static struct kiln_pool_executor *introduce(struct kiln_pool *pool, const char *name, struct kiln_pool_group *group,
+                                            const struct kiln_job_id *incarnation) {
+    struct kiln_pool_executor *executor = make_place(pool) ? calloc(1, sizeof *executor) : NULL;
+    if (!executor)
+        return NULL;
+    memcpy(executor->name, name, strlen(name) + 1);
+    executor->group = group;
+    TAILQ_INIT(&executor->unspent);
+    TAILQ_INIT(&executor->spent);
+    LIST_INIT(&executor->runs);
+    kiln_table_add(&pool->by_name, &executor->by_name, kiln_table_hash(&pool->by_name, name, strlen(name), 0));
+    become(pool, executor, incarnation);
+    TAILQ_INSERT_TAIL(&pool->heard, executor, heard_link);
+    pool->executors_count++;
+    return executor;
+}
+
+bool kiln_pool_meet(struct kiln_pool *pool, const char *name, const char *group_name,
+                    const struct kiln_job_id *incarnation, uint64_t now_ms, struct kiln_job_id *former,
+                    struct kiln_pool_executor **met) {
+    struct kiln_pool_executor *executor = kiln_pool_find(pool, name);
+    *met = NULL;
+    if (!*name || strlen(name) > KILN_PLAN_NAME_MAX || strlen(group_name) > KILN_PLAN_NAME_MAX)
+        return false;
+    if (executor && is_former(executor, incarnation))
+        return false; // an old announcement that comes late
+    struct kiln_pool_group *group =
+        executor && strcmp(executor->group->name, group_name) == 0 ? executor->group : find_group(pool, group_name);
+    if (!group || (!executor && !(executor = introduce(pool, name, group, incarnation))))
+        return false;
+    *met = executor;
+    bool replaces = !same_id(&executor->incarnation, incarnation);
+    if (replaces) {
+        *former = executor->incarnation;
+        executor->former[executor->former_count++ % KILN_POOL_FORMER_MAX] = executor->incarnation;
+        kiln_pool_void(pool, executor);
+        kiln_table_remove(&pool->by_incarnation, &executor->by_incarnation);
+        become(pool, executor, incarnation);
+    }
+    if (group != executor->group) {
+        set_offering(pool, executor, false);
+        executor->group = group;
+    }
+    be_heard(pool, executor, now_ms);
+    return replaces;
+}
+
+bool kiln_pool_hear(struct kiln_pool *pool, const struct kiln_job_id *incarnation, uint64_t now_ms) {
+    struct kiln_pool_executor *executor = find_current(pool, incarnation);
+    if (!executor)
+        return false;
+    bool rested = executor->suspected;
+    be_heard(pool, executor, now_ms);
+    return rested && executor->offering;
+}
+
+void kiln_pool_suspect(struct kiln_pool *pool, struct kiln_pool_executor *executor, const struct kiln_job_id *incarnation,
+                       uint64_t now_ms, uint64_t quiet_ms) {
+    if (!same_id(&executor->incarnation, incarnation) || now_ms - executor->heard_ms < quiet_ms)
+        return;
+    executor->suspected = true;
+    set_offering(pool, executor, false);
+}
+
+bool kiln_pool_add(struct kiln_pool *pool, struct kiln_pool_executor *executor, const struct kiln_job_id *credit,
+                   uint64_t until_ms, uint64_t now_ms) {
+    uint64_t hash = hash_id(&pool->credits, credit);
+    if (until_ms <= now_ms)
+        return true;
+    for (struct kiln_table_link *at = kiln_table_first(&pool->credits, hash); at; at = kiln_table_next(at)) {
+        if (same_id(&kiln_member_of(at, struct kiln_pool_credit, by_id)->credit, credit))
+            return true;
+    }
+    struct kiln_pool_credit *added = calloc(1, sizeof *added);
+    if (!added)
+        return false;
+    drop_oldest(pool, executor, &executor->unspent, executor->unspent_count, now_ms);
+    drop_oldest(pool, executor, &executor->spent, executor->spent_count, now_ms);
+    added->credit = *credit;
+    added->until_ms = until_ms;
+    kiln_table_add(&pool->credits, &added->by_id, hash);
+    TAILQ_INSERT_HEAD(&executor->unspent, added, of_executor);
+    executor->unspent_count++;
+    set_offering(pool, executor, !executor->suspected);
+    return true;
+}
+
+bool kiln_pool_offers(const struct kiln_pool *pool) { return !TAILQ_EMPTY(&pool->offering); }
+
+static bool names(const struct kiln_pool_executor *const *list, unsigned count, const struct kiln_pool_executor *executor) {
+    for (unsigned i = 0; i < count; i++) {
+        if (list[i] == executor)
+            return true;
+    }
+    return false;
+}
+
+static bool excludes_group(const struct kiln_filter *filter, const struct kiln_pool_group *group) {
+    for (unsigned i = 0; i < filter->groups_count; i++) {
+        if (filter->groups[i] == group)
+            return true;
+    }
+    return false;
+}
+
+// Uses its newest credit that has not expired.
+static bool spend(struct kiln_pool *pool, struct kiln_pool_executor *executor, uint64_t now_ms, struct kiln_job_id *credit) {
+    for (struct kiln_pool_credit *newest; (newest = TAILQ_FIRST(&executor->unspent));) {
+        if (newest->until_ms <= now_ms) {
+            drop_credit(pool, executor, newest);
+            continue;
+        }
+        *credit = newest->credit;
+        TAILQ_REMOVE(&executor->unspent, newest, of_executor);
+        executor->unspent_count--;
+        newest->spent = true;
+        TAILQ_INSERT_HEAD(&executor->spent, newest, of_executor);
+        executor->spent_count++;
+        set_offering(pool, executor, false);
+        set_offering(pool, executor, !TAILQ_EMPTY(&executor->unspent)); // to the end: uses go round
+        return true;
+    }
+    return false;
+}
+
+static struct kiln_pool_executor *take(struct kiln_pool *pool, const struct kiln_filter *filter, bool anywhere,
+                                       uint64_t now_ms, struct kiln_job_id *credit) {
+    struct kiln_pool_group *group, *next_group;
+    for (group = TAILQ_FIRST(&pool->offering); group; group = next_group) {
+        next_group = TAILQ_NEXT(group, offering_link);
+        if (excludes_group(filter, group))
+            continue;
+        struct kiln_pool_executor *executor, *next;
+        for (executor = TAILQ_FIRST(&group->offering); executor; executor = next) {
+            next = TAILQ_NEXT(executor, offering_link);
+            if (names(filter->never, filter->never_count, executor) ||
+                (!anywhere && names(filter->rather_not, filter->rather_not_count, executor)))
+                continue;
+            if (!spend(pool, executor, now_ms, credit))
+                continue;
+            if (!TAILQ_EMPTY(&group->offering)) {
+                TAILQ_REMOVE(&pool->offering, group, offering_link);
+                TAILQ_INSERT_TAIL(&pool->offering, group, offering_link);
+            }
+            return executor;
+        }
+    }
+    return NULL;
+}
+
+struct kiln_pool_executor *kiln_pool_take(struct kiln_pool *pool, const struct kiln_filter *filter, uint64_t now_ms,
+                                          struct kiln_job_id *credit) {
+    struct kiln_pool_executor *executor = take(pool, filter, false, now_ms, credit);
+    return executor || !filter->anywhere || !filter->rather_not_count ? executor
+                                                                      : take(pool, filter, true, now_ms, credit);
+}
+
+bool kiln_pool_has_other(const struct kiln_pool *pool, const struct kiln_filter *filter, uint64_t now_ms) {
+    struct kiln_pool_executor *executor = TAILQ_LAST(&pool->heard, kiln_pool_heard);
+    for (unsigned i = 0; executor && i < OTHERS_LOOKED_AT; i++, executor = TAILQ_PREV(executor, kiln_pool_heard, heard_link)) {
+        if (now_ms - executor->heard_ms > ALIVE_MS)
+            return false;
+        if (!executor->suspected && !excludes_group(filter, executor->group) &&
+            !names(filter->never, filter->never_count, executor) &&
+            !names(filter->rather_not, filter->rather_not_count, executor))
+            return true;
+    }
+    return false;
+}

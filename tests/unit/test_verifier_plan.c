@@ -1,108 +1,6 @@
 // The plan's moves, one by one. A script is a list of events with their times and of the actions that must come.
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "verifier/plan.h"
+#include "tests/unit/plan_script.h"
 #include "verifier/plan_pool.h"
-
-#define LEASE 100u
-#define UPLOAD 50u
-
-static struct kiln_plan *plan;
-static char seen[1024]; // the actions of the last step: "want 1; dispatch 1.1 e c1; ..."
-
-static int setup(void **state) {
-    (void)state;
-    const struct kiln_plan_config config = {.lease_ms = LEASE, .upload_ms = UPLOAD};
-    return kiln_plan_new(&config, &plan, NULL);
-}
-
-static int teardown(void **state) {
-    (void)state;
-    kiln_plan_free(plan);
-    return 0;
-}
-
-static struct kiln_job_id id(unsigned char number) { return (struct kiln_job_id){{number}}; }
-
-static struct kiln_plan_key key(unsigned char action) {
-    return (struct kiln_plan_key){.scope = "local", .action = {{action}}};
-}
-
-static void describe(const struct kiln_plan_action *action) {
-    static const char *const names[] = {
-        "want", "refuse", "dispatch", "judge", "discard", "check", "store", "diverged", "dead", "demand", "answer", "release"};
-    size_t used = strlen(seen);
-    used += (size_t)snprintf(seen + used, sizeof seen - used, "%s%s", used ? "; " : "", names[action->kind]);
-    for (size_t i = 0; i < action->jobs_count; i++)
-        used += (size_t)snprintf(seen + used, sizeof seen - used, " %u", action->jobs[i].bytes[0]);
-    if (action->kind == KILN_PLAN_DISPATCH)
-        snprintf(seen + used, sizeof seen - used, " %u.%u %s%u c%u", action->job.bytes[0], action->attempt,
-                 action->executor, action->incarnation.bytes[0], action->credit.bytes[0]);
-    if (action->kind == KILN_PLAN_ANSWER || action->kind == KILN_PLAN_REFUSE)
-        snprintf(seen + used, sizeof seen - used, " %s",
-                 action->reason ? action->reason : action->verdict == KILN_PLAN_STORED ? "stored" : "-");
-}
-
-static void feed(uint64_t now_ms, const struct kiln_plan_event *event, const char *expected) {
-    struct kiln_plan_actions actions = {0};
-    assert_int_equal(kiln_plan_step(plan, event, now_ms, &actions, NULL), 0);
-    seen[0] = 0;
-    for (size_t i = 0; i < actions.count; i++)
-        describe(&actions.list[i]);
-    kiln_plan_actions_release(&actions);
-    assert_string_equal(seen, expected);
-}
-
-static void submit(uint64_t now_ms, unsigned char action, unsigned char job, bool lacking, const char *expected) {
-    feed(now_ms, &(struct kiln_plan_event){.kind = KILN_PLAN_SUBMITTED, .key = key(action), .job = id(job),
-                                           .until_ms = 10000, .lacking = lacking}, expected);
-}
-
-static void by_job(uint64_t now_ms, enum kiln_plan_event_kind kind, unsigned char action, unsigned char job,
-                   const char *expected) {
-    feed(now_ms, &(struct kiln_plan_event){.kind = kind, .key = key(action), .job = id(job), .reason = "bad bytes"},
-         expected);
-}
-
-static void credit(uint64_t now_ms, const char *executor, unsigned char incarnation, unsigned char number,
-                   const char *expected) {
-    feed(now_ms, &(struct kiln_plan_event){.kind = KILN_PLAN_CREDIT, .executor = executor, .incarnation = id(incarnation),
-                                           .credit = id(number), .until_ms = now_ms + 1000}, expected);
-}
-
-static struct kiln_plan_event of_attempt(enum kiln_plan_event_kind kind, unsigned char action, unsigned char job,
-                                         uint32_t attempt, const char *executor, unsigned char incarnation) {
-    return (struct kiln_plan_event){.kind = kind, .key = key(action), .job = id(job), .attempt = attempt,
-                                    .executor = executor, .incarnation = id(incarnation)};
-}
-
-static void candidate(uint64_t now_ms, unsigned char action, unsigned char job, uint32_t attempt, const char *executor,
-                      unsigned char incarnation, const char *expected) {
-    struct kiln_plan_event event = of_attempt(KILN_PLAN_CANDIDATE, action, job, attempt, executor, incarnation);
-    feed(now_ms, &event, expected);
-}
-
-static void judged(uint64_t now_ms, unsigned char action, uint32_t attempt, enum kiln_plan_verdict verdict,
-                   const char *expected) {
-    feed(now_ms, &(struct kiln_plan_event){.kind = KILN_PLAN_JUDGED, .key = key(action), .attempt = attempt,
-                                           .verdict = verdict, .reason = "judged so"}, expected);
-}
-
-static void checked(uint64_t now_ms, unsigned char action, bool lacking, const char *expected) {
-    feed(now_ms, &(struct kiln_plan_event){.kind = KILN_PLAN_CHECKED, .key = key(action), .lacking = lacking}, expected);
-}
-
-static void tick(uint64_t now_ms, const char *expected) {
-    feed(now_ms, &(struct kiln_plan_event){.kind = KILN_PLAN_TICK}, expected);
-}
 
 static void straight_through(void **state) {
     (void)state;
@@ -110,7 +8,8 @@ static void straight_through(void **state) {
     by_job(1, KILN_PLAN_UPLOADED, 1, 1, "");
     credit(2, "e", 1, 1, "dispatch 1.1 e1 c1");
     candidate(3, 1, 1, 1, "e", 1, "judge");
-    judged(4, 1, 1, KILN_PLAN_STORED, "answer 1 stored; release");
+    judged(4, 1, 1, KILN_PLAN_STORED, "store 1");
+    filed(5, 1, KILN_PLAN_STORED, "answer 1 stored; release");
     assert_int_equal(kiln_plan_flights(plan), 0);
     assert_int_equal(kiln_plan_next_ms(plan), UINT64_MAX);
 }
@@ -126,7 +25,9 @@ static void waiters_share_a_flight(void **state) {
     by_job(6, KILN_PLAN_CANCELLED, 1, 2, "");
     candidate(7, 1, 1, 1, "e", 1, "judge");
     submit(8, 1, 5, false, "");
-    judged(9, 1, 1, KILN_PLAN_STORED, "answer 1 4 5 stored; release");
+    judged(9, 1, 1, KILN_PLAN_STORED, "store 1");
+    submit(10, 1, 6, false, "");
+    filed(11, 1, KILN_PLAN_STORED, "answer 1 4 5 6 stored; release");
     assert_int_equal(kiln_plan_flights(plan), 1);
 }
 
@@ -200,17 +101,21 @@ static void leases(void **state) {
     feed(60, &beat, "");
     tick(100, "");
     beat.incarnation = id(2); // not who has it
-    feed(150, &beat, "");
+    feed(150, &beat, "discard executor");
     assert_int_equal(kiln_plan_next_ms(plan), 160);
     tick(160, "dispatch 1.2 f2 c2");
-    candidate(161, 1, 1, 1, "e", 1, "discard"); // too late
-    candidate(162, 1, 1, 2, "f", 1, "discard"); // another incarnation's
-    candidate(162, 1, 1, 2, "g", 2, "discard"); // another name
-    candidate(162, 2, 1, 2, "f", 2, "discard"); // another action
+    candidate(161, 1, 1, 1, "e", 1, "discard late");
+    candidate(162, 1, 1, 2, "f", 1, "discard executor"); // another incarnation's
+    candidate(162, 1, 1, 2, "g", 2, "discard executor"); // another name
+    candidate(162, 2, 1, 2, "f", 2, "discard action");
     candidate(163, 1, 1, 2, "f", 2, "judge");
-    candidate(164, 1, 1, 2, "f", 2, "discard"); // again
+    candidate(164, 1, 1, 2, "f", 2, "discard late"); // again
+    candidate(164, 1, 1, 3, "f", 2, "discard unknown");
     judged(165, 1, 1, KILN_PLAN_STORED, ""); // of another attempt
-    judged(166, 1, 2, KILN_PLAN_STORED, "answer 1 stored; release");
+    judged(166, 1, 2, KILN_PLAN_STORED, "store 2");
+    candidate(167, 1, 1, 1, "e", 1, "discard late");
+    filed(168, 1, KILN_PLAN_STORED, "answer 1 stored; release");
+    candidate(169, 1, 1, 1, "e", 1, "discard unknown");
 }
 
 static void three_attempts(void **state) {
@@ -221,7 +126,7 @@ static void three_attempts(void **state) {
     tick(100, "dispatch 1.2 e1 c2");
     credit(199, "e", 1, 3, "");
     tick(200, "dispatch 1.3 e1 c3");
-    tick(300, "answer 1 executor_lost: no executor finished the job; release");
+    tick(300, "dead executor_lost; answer 1 executor_lost: no executor finished the job; release");
 }
 
 // Its lease ran out and nothing was heard of it: other credits of it rest until it speaks again.
@@ -229,20 +134,20 @@ static void suspects_the_silent(void **state) {
     (void)state;
     credit(0, "e", 1, 1, "");
     credit(0, "e", 1, 2, "");
-    submit(0, 1, 1, false, "dispatch 1.1 e1 c1");
+    submit(0, 1, 1, false, "dispatch 1.1 e1 c2");
     tick(100, "");
     struct kiln_plan_event beat = of_attempt(KILN_PLAN_LEASE, 1, 9, 1, NULL, 1);
-    feed(101, &beat, "dispatch 1.2 e1 c2");
+    feed(101, &beat, "dispatch 1.2 e1 c1");
 }
 
 static void a_new_incarnation_ends_the_old(void **state) {
     (void)state;
     credit(0, "e", 1, 1, "");
     credit(0, "e", 1, 2, "");
-    submit(0, 1, 1, false, "dispatch 1.1 e1 c1");
+    submit(0, 1, 1, false, "dispatch 1.1 e1 c2");
     credit(10, "e", 2, 3, "dispatch 1.2 e2 c3"); // at once, not when the lease is over
-    candidate(11, 1, 1, 1, "e", 1, "discard");
-    submit(12, 2, 2, false, "");    // credit 2 has gone with its incarnation
+    candidate(11, 1, 1, 1, "e", 1, "discard late");
+    submit(12, 2, 2, false, "");    // credit 1 has gone with its incarnation
     credit(13, "e", 1, 4, "");      // said before it died, heard after
     credit(14, "e", 2, 5, "dispatch 2.1 e2 c5");
 }
@@ -257,7 +162,8 @@ static void nobody_waits(void **state) {
     submit(5, 3, 3, false, "dispatch 3.1 e1 c1");
     by_job(6, KILN_PLAN_CANCELLED, 3, 3, ""); // goes on: the result will be asked for again
     candidate(7, 3, 3, 1, "e", 1, "judge");
-    judged(8, 3, 1, KILN_PLAN_STORED, "release");
+    judged(8, 3, 1, KILN_PLAN_STORED, "store 1");
+    filed(8, 3, KILN_PLAN_STORED, "release");
     credit(9, "e", 1, 2, "");
     submit(10, 4, 4, false, "dispatch 4.1 e1 c2");
     by_job(11, KILN_PLAN_CANCELLED, 4, 4, "");
@@ -275,7 +181,7 @@ static void trouble(void **state) {
     by_job(5, KILN_PLAN_UPLOADED, 1, 1, "");
     credit(6, "e", 1, 2, "dispatch 1.2 e1 c2");
     candidate(7, 1, 1, 2, "e", 1, "judge");
-    judged(8, 1, 2, KILN_PLAN_AGAIN, "answer 1 2 judged so; release");
+    judged(8, 1, 2, KILN_PLAN_AGAIN, "dead judged so; answer 1 2 judged so; release");
 }
 
 static void deadlines(void **state) {
@@ -321,7 +227,7 @@ static void bounded_pool(void **state) {
         memcpy(event.credit.bytes, &i, sizeof i);
         feed(i, &event, "");
     }
-    for (unsigned i = 0; i < KILN_POOL_SPENT_MAX * 2; i++) {
+    for (unsigned i = 0; i < KILN_POOL_CREDITS_MAX * 2; i++) {
         unsigned number = i + 100000;
         memcpy(event.credit.bytes, &number, sizeof number);
         feed(1000 + i, &event, "");
@@ -333,8 +239,6 @@ static void bounded_pool(void **state) {
     assert_int_equal(actions.list[0].kind, KILN_PLAN_DISPATCH);
     kiln_plan_actions_release(&actions);
 }
-
-#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
