@@ -14,8 +14,10 @@
 
 #include "lib/base/cleanup.h"
 #include "lib/core/action.h"
+#include "lib/core/public_list.h"
 #include "lib/core/result.h"
 #include "lib/core/tree.h"
+#include "lib/core/trust_record.h"
 
 #define SMALL_BUF KILN_BUF_INIT(64 << 10)
 
@@ -289,9 +291,69 @@ static void envelope(void **state) {
     kiln_sign_key_free(key);
 }
 
+static void trust_record(void **state) {
+    (void)state;
+    struct kiln_verifier_key keys[] = {{"verifier-1", {0}, 1700864000000}};
+    struct kiln_principal principals[] = {{"agent-1", KILN_ROLE_OF_AGENT, "east", "", {0}},
+                                          {"executor-1", KILN_ROLE_OF_EXECUTOR, "", "metal", {0}},
+                                          {"reader-1", KILN_ROLE_OF_READER, "", "", {0}},
+                                          {"verifier-1", KILN_ROLE_OF_VERIFIER, "", "", {0}}};
+    struct kiln_revocation revocations[] = {{KILN_REVOKED_EXECUTOR, "executor-1", 1700000000000},
+                                            {KILN_REVOKED_ACTION, "", 0}};
+    memset(keys[0].public_key, 0x66, KILN_PUBLIC_KEY_BYTES);
+    memset(principals[0].record_key, 0x11, KILN_PUBLIC_KEY_BYTES);
+    memset(principals[1].record_key, 0x33, KILN_PUBLIC_KEY_BYTES);
+    memset(principals[3].record_key, 0x22, KILN_PUBLIC_KEY_BYTES);
+    memset(revocations[1].what, 'a', KILN_DIGEST_HEX_LEN);
+    const struct kiln_trust_record record = {7, 1700000000000, 1700086400000, 3, keys, 1, principals, 4, revocations, 2};
+    kiln_autobuf struct kiln_buf out = SMALL_BUF;
+    assert_int_equal(kiln_trust_record_encode(&record, &out, NULL), 0);
+    assert_vector("trust-small", &out);
+
+    struct kiln_sign_key *roots[] = {make_key(first_private), make_key(second_private)};
+    kiln_autobuf struct kiln_buf envelope = SMALL_BUF;
+    assert_int_equal(kiln_trust_record_sign(&record, (const struct kiln_sign_key *const *)roots, 2, &envelope, NULL), 0);
+    assert_vector("trust-signed", &envelope);
+    uint8_t known[2][KILN_PUBLIC_KEY_BYTES];
+    for (size_t i = 0; i < 2; i++) {
+        kiln_sign_key_public(roots[i], known[i]);
+        kiln_sign_key_free(roots[i]);
+    }
+    kiln_autotrust_record struct kiln_trust_record back = {0};
+    assert_int_equal(kiln_trust_record_open(envelope.data, envelope.len, (const uint8_t (*)[KILN_PUBLIC_KEY_BYTES])known, 2,
+                                            2, &back, NULL),
+                     0);
+    assert_string_equal(kiln_trust_record_enrolled(&back, "executor-1")->pool, "metal");
+}
+
+static void public_list(void **state) {
+    (void)state;
+    kiln_autopublic_list struct kiln_public_list list = {.version = 2, .issued_ms = 1700000000000, .expires_ms = 1700086400000};
+    kiln_autobuf struct kiln_buf out = SMALL_BUF, envelope = SMALL_BUF, unused = SMALL_BUF;
+    struct kiln_digest tree, archive;
+    read_vector("tree-small", &unused, &tree);
+    memset(&archive, 0x88, sizeof archive);
+    assert_int_equal(kiln_public_list_add(&list, "serde-1.0.200", &archive, &tree, NULL), 0);
+    read_vector("tree-empty", &unused, &tree);
+    memset(&archive, 0x77, sizeof archive);
+    assert_int_equal(kiln_public_list_add(&list, "itoa-1.0.11", &archive, &tree, NULL), 0);
+    assert_int_equal(kiln_public_list_finish(&list, NULL), 0);
+    assert_int_equal(kiln_public_list_encode(&list, &out, NULL), 0);
+    assert_vector("public-small", &out);
+    struct kiln_sign_key *roots[] = {make_key(first_private), make_key(second_private)};
+    for (size_t i = 2; i-- > 0;) { // one after the other, as people sign
+        const struct kiln_sign_key *root = roots[i];
+        assert_int_equal(kiln_public_list_sign(&list, &root, 1, &envelope, NULL), 0);
+    }
+    assert_vector("public-signed", &envelope);
+    kiln_sign_key_free(roots[0]);
+    kiln_sign_key_free(roots[1]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(trees),       cmocka_unit_test(pack),
                                        cmocka_unit_test(action),      cmocka_unit_test(results),
-                                       cmocka_unit_test(attestation), cmocka_unit_test(envelope)};
+                                       cmocka_unit_test(attestation), cmocka_unit_test(envelope),
+                                       cmocka_unit_test(trust_record), cmocka_unit_test(public_list)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
