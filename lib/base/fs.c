@@ -116,6 +116,29 @@ int kiln_fs_read_file(int dirfd, const char *path, struct kiln_buf *buf, struct 
     return rc ? kiln_wrap(err, rc, "%s", path) : 0;
 }
 
+static int check_private(int fd, const char *path, mode_t forbidden, struct kiln_err *err) {
+    struct stat st;
+    if (fstat(fd, &st))
+        return kiln_fail_errno(err, KILN_E_IO, "cannot stat %s", path);
+    if (!S_ISREG(st.st_mode))
+        return kiln_fail(err, KILN_E_DENIED, "%s is no regular file", path);
+    if (st.st_uid != geteuid())
+        return kiln_fail(err, KILN_E_DENIED, "%s belongs to another user", path);
+    if (st.st_mode & forbidden)
+        return kiln_fail(err, KILN_E_DENIED, "%s has mode %03o; others must not have access to it", path, st.st_mode & 07777);
+    return 0;
+}
+
+int kiln_fs_open_private(int dirfd, const char *path, mode_t forbidden, int *fd, struct kiln_err *err) {
+    kiln_autofd int opened = openat(dirfd, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (opened < 0)
+        return kiln_fail_errno(err, code_of_errno(errno), "cannot open %s", path);
+    int rc = check_private(opened, path, forbidden, err);
+    if (!rc)
+        *fd = kiln_steal_fd(&opened);
+    return rc;
+}
+
 int kiln_fs_write_all(int fd, const void *data, size_t len, struct kiln_err *err) {
     const unsigned char *at = data;
     while (len) {

@@ -17,6 +17,9 @@ int kiln_fs_open_beneath(int dirfd, const char *path, int flags, int *fd, struct
 // Reads a whole regular file into buf (appends); KILN_E_LIMIT when it would exceed buf->max.
 int kiln_fs_read_file(int dirfd, const char *path, struct kiln_buf *buf, struct kiln_err *err);
 int kiln_fs_read_fd(int fd, struct kiln_buf *buf, struct kiln_err *err);
+// Opens what must be this user's alone: a regular file, not through a link, owned by the effective user, with none of the mode
+// bits `forbidden` (077 for a secret). KILN_E_DENIED says which of these fails.
+int kiln_fs_open_private(int dirfd, const char *path, mode_t forbidden, int *fd, struct kiln_err *err);
 // Writes all of the bytes (retries short writes and EINTR).
 int kiln_fs_write_all(int fd, const void *data, size_t len, struct kiln_err *err);
 // Writes `path` by a temporary file in the same directory and rename; replaces what was there.

@@ -61,30 +61,12 @@ static int check_name(const char *name, struct kiln_err *err) {
 }
 
 // A private key must be ours alone; a public one must not be writable by others.
-static int check_file(int fd, const char *name, mode_t forbidden, struct kiln_err *err) {
-    struct stat st;
-    if (fstat(fd, &st))
-        return kiln_fail_errno(err, KILN_E_IO, "cannot stat key file %s", name);
-    if (!S_ISREG(st.st_mode))
-        return kiln_fail(err, KILN_E_DENIED, "key file %s is no regular file", name);
-    if (st.st_uid != geteuid())
-        return kiln_fail(err, KILN_E_DENIED, "key file %s belongs to another user", name);
-    if (st.st_mode & forbidden)
-        return kiln_fail(err, KILN_E_DENIED, "key file %s has mode %03o; others must not have access to it", name,
-                         st.st_mode & 07777);
-    return 0;
-}
-
 static int read_key_file(int dirfd, const char *name, mode_t forbidden, struct kiln_digest *bytes,
                          struct kiln_err *err) {
-    kiln_autofd int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0) {
-        int code = errno == ENOENT ? KILN_E_NOTFOUND : errno == ELOOP ? KILN_E_DENIED : KILN_E_IO;
-        return kiln_fail_errno(err, code, "cannot open key file %s", name);
-    }
-    int rc = check_file(fd, name, forbidden, err);
+    kiln_autofd int fd = -1;
+    int rc = kiln_fs_open_private(dirfd, name, forbidden, &fd, err);
     if (rc)
-        return rc;
+        return kiln_wrap(err, rc, "key file");
     kiln_auto(wipe_text) char text[KEY_TEXT_BYTES + 1];
     ssize_t got = pread(fd, text, sizeof text, 0);
     if (got < 0)
@@ -166,6 +148,12 @@ static int make_private(int dirfd, const char *name, struct kiln_err *err) {
         return kiln_fail(err, KILN_E_INTERNAL, "no random bytes for a key");
     int rc = create_key_file(dirfd, name, 0600, &bytes, err);
     return rc == KILN_E_EXISTS ? 0 : rc; // another maker won: its key is the one
+}
+
+int kiln_sign_key_load(int dirfd, const char *path, struct kiln_sign_key **key, struct kiln_err *err) {
+    kiln_auto(wipe_digest) struct kiln_digest bytes;
+    int rc = read_key_file(dirfd, path, 077, &bytes, err);
+    return rc ? rc : key_from_private(&bytes, key, err);
 }
 
 int kiln_sign_key_load_or_make(int dirfd, const char *name, struct kiln_sign_key **key, struct kiln_err *err) {

@@ -14,6 +14,8 @@ struct kiln_trust;    // public keys that may sign results
 
 // Loads DIR/NAME, making both files when absent (create-only: of two racing makers one wins and both load the same).
 int kiln_sign_key_load_or_make(int dirfd, const char *name, struct kiln_sign_key **key, struct kiln_err *err);
+// Loads a private key from a path below dirfd (AT_FDCWD); makes and changes nothing.
+int kiln_sign_key_load(int dirfd, const char *path, struct kiln_sign_key **key, struct kiln_err *err);
 void kiln_sign_key_free(struct kiln_sign_key *key);
 void kiln_sign_key_id(const struct kiln_sign_key *key, struct kiln_digest *id);
 void kiln_sign_key_public(const struct kiln_sign_key *key, uint8_t public_key[KILN_PUBLIC_KEY_BYTES]);
