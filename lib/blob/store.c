@@ -72,23 +72,66 @@ int kiln_store_put_pointer(struct kiln_store *store, const char *key, const void
     return store->ops->put_pointer(store, key, data, len, replace ? KILN_POINTER_REPLACE : KILN_POINTER_CREATE, err);
 }
 
+// The bytes that the caller is going to see, against their name.
+static int check_digest(struct kiln_store *store, const struct kiln_store_want *want, struct kiln_err *err) {
+    uint64_t hashed_size;
+    struct kiln_digest digest;
+    int rc = kiln_digest_of_fd(want->fd, want->size, &digest, &hashed_size, err);
+    if (rc == KILN_E_LIMIT || (rc == 0 && (hashed_size != want->size || !kiln_digest_equal(&digest, want->expected)))) {
+        if (store->ops->distrust)
+            store->ops->distrust(store, want->space, want->key);
+        return kiln_fail(err, KILN_E_CORRUPT, "object %s does not have the digest it is stored for", want->key);
+    }
+    return rc;
+}
+
+void kiln_store_get_many(struct kiln_store *store, struct kiln_store_want *wants, size_t count) {
+    kiln_autofree struct kiln_store_want **allowed = calloc(count ? count : 1, sizeof *allowed);
+    size_t allowed_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct kiln_store_want *want = &wants[i];
+        want->fd = -1;
+        want->size = 0;
+        want->err = (struct kiln_err){0};
+        if (!allowed)
+            kiln_fail(&want->err, KILN_E_NOMEM, "no memory to fetch objects");
+        else if (!check(store, RIGHT_READ, want->space, want->key, &want->err))
+            allowed[allowed_count++] = want;
+    }
+    if (allowed_count)
+        store->ops->open_many(store, allowed, allowed_count);
+    for (size_t i = 0; i < allowed_count; i++) {
+        struct kiln_store_want *want = allowed[i];
+        if (want->err.code || !want->expected || check_digest(store, want, &want->err) == 0)
+            continue;
+        close(want->fd);
+        want->fd = -1;
+    }
+}
+
+// One want, its outputs given only on success.
+static int get_one(struct kiln_store *store, struct kiln_store_want *want, int *fd, uint64_t *size, struct kiln_err *err) {
+    kiln_store_get_many(store, want, 1);
+    if (want->err.code) {
+        if (err)
+            *err = want->err;
+        return want->err.code;
+    }
+    *fd = want->fd;
+    *size = want->size;
+    return 0;
+}
+
 int kiln_store_get_fd(struct kiln_store *store, enum kiln_space space, const char *key, const struct kiln_digest *expected,
                       int *fd, uint64_t *size, struct kiln_err *err) {
-    kiln_autofd int opened = -1;
-    uint64_t stored_size, hashed_size;
-    struct kiln_digest digest;
-    int rc = check(store, RIGHT_READ, space, key, err);
-    if (rc == 0)
-        rc = store->ops->open(store, space, key, &opened, &stored_size, err);
-    if (rc == 0)
-        rc = kiln_digest_of_fd(opened, stored_size, &digest, &hashed_size, err);
-    if (rc == KILN_E_LIMIT || (rc == 0 && (hashed_size != stored_size || !kiln_digest_equal(&digest, expected))))
-        return kiln_fail(err, KILN_E_CORRUPT, "object %s does not have the digest it is stored for", key);
-    if (rc)
-        return rc;
-    *size = hashed_size;
-    *fd = kiln_steal_fd(&opened);
-    return 0;
+    struct kiln_store_want want = {.space = space, .key = key, .expected = expected};
+    return get_one(store, &want, fd, size, err);
+}
+
+int kiln_store_get_pinned(struct kiln_store *store, const char *key, const struct kiln_pin *pin,
+                          const struct kiln_digest *expected, int *fd, uint64_t *size, struct kiln_err *err) {
+    struct kiln_store_want want = {.space = KILN_SPACE_VAULT, .key = key, .pin = pin, .expected = expected};
+    return get_one(store, &want, fd, size, err);
 }
 
 int kiln_store_open_unchecked(struct kiln_store *store, enum kiln_space space, const char *key, int *fd,
@@ -100,11 +143,10 @@ int kiln_store_open_unchecked(struct kiln_store *store, enum kiln_space space, c
 
 int kiln_store_get_bytes(struct kiln_store *store, enum kiln_space space, const char *key, struct kiln_buf *out,
                          struct kiln_err *err) {
-    kiln_autofd int fd = -1;
-    int rc = kiln_store_open_unchecked(store, space, key, &fd, err);
+    int rc = check(store, RIGHT_READ, space, key, err);
     if (rc)
         return rc;
-    rc = kiln_fs_read_fd(fd, out, err);
+    rc = store->ops->read(store, space, key, out, err);
     return rc ? kiln_wrap(err, rc, "object %s", key) : 0;
 }
 
@@ -118,8 +160,88 @@ int kiln_store_remove(struct kiln_store *store, enum kiln_space space, const cha
 }
 
 int kiln_store_remove_below(struct kiln_store *store, enum kiln_space space, const char *prefix, struct kiln_err *err) {
-    return kiln_store_remove(store, space, prefix, err);
+    int rc = check(store, RIGHT_REMOVE, space, prefix, err);
+    return rc ? rc : store->ops->remove_below(store, space, prefix, err);
 }
+
+void kiln_store_has_many(struct kiln_store *store, enum kiln_space space, const char *const *keys, size_t count, bool *present) {
+    kiln_autofree const char **allowed = calloc(count ? count : 1, sizeof *allowed);
+    kiln_autofree bool *found = calloc(count ? count : 1, sizeof *found);
+    size_t allowed_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        present[i] = allowed && found && check(store, RIGHT_READ, space, keys[i], NULL) == 0;
+        if (present[i])
+            allowed[allowed_count++] = keys[i];
+    }
+    if (allowed_count)
+        store->ops->has_many(store, space, allowed, allowed_count, found);
+    for (size_t i = 0, at = 0; i < count; i++)
+        if (present[i])
+            present[i] = found[at++];
+}
+
+static int check_keep(const struct kiln_store *store, const char *key, struct kiln_err *err) {
+    if (store->role != KILN_ROLE_VERIFIER)
+        return kiln_fail(err, KILN_E_DENIED, "role %s may not keep %s", role_names[store->role], key);
+    return check(store, RIGHT_PUT, KILN_SPACE_VAULT, key, err);
+}
+
+int kiln_store_keep_fd(struct kiln_store *store, const char *key, int fd, uint64_t max_bytes,
+                       const struct kiln_digest *expected, uint64_t retain_until_ms, struct kiln_pin *pin, struct kiln_err *err) {
+    struct kiln_pin found = {0};
+    struct kiln_store_keep keep = {
+        .key = key, .max_bytes = max_bytes, .expected = expected, .retain_until_ms = retain_until_ms, .pin = &found};
+    int rc = check_keep(store, key, err);
+    if (rc == 0)
+        rc = store->ops->keep_fd(store, &keep, fd, err);
+    if (rc == 0)
+        *pin = found;
+    return rc;
+}
+
+int kiln_store_keep_pointer(struct kiln_store *store, const char *key, const void *data, size_t len, uint64_t retain_until_ms,
+                            bool over_shadow, struct kiln_pin *pin, struct kiln_err *err) {
+    struct kiln_pin found = {0};
+    struct kiln_store_keep keep = {.key = key, .retain_until_ms = retain_until_ms, .pin = &found};
+    int rc = check_keep(store, key, err);
+    if (rc == 0)
+        rc = store->ops->keep_pointer(store, &keep, data, len, over_shadow ? KILN_POINTER_REPLACE : KILN_POINTER_CREATE, err);
+    if (rc == 0 && pin)
+        *pin = found;
+    return rc;
+}
+
+int kiln_store_pointer_versions(struct kiln_store *store, const char *key,
+                                int (*visit)(void *context, const struct kiln_pin *pin, const struct kiln_buf *bytes),
+                                void *context, struct kiln_err *err) {
+    int rc = check_keep(store, key, err);
+    return rc ? rc : store->ops->pointer_versions(store, key, visit, context, err);
+}
+
+int kiln_store_put_many(struct kiln_store *store, struct kiln_store_offer *offers, size_t count, struct kiln_err *err) {
+    kiln_autofree struct kiln_store_offer **allowed = calloc(count ? count : 1, sizeof *allowed);
+    size_t allowed_count = 0;
+    if (!allowed)
+        return kiln_fail(err, KILN_E_NOMEM, "no memory to put objects");
+    for (size_t i = 0; i < count; i++) {
+        offers[i].err = (struct kiln_err){0};
+        if (check(store, RIGHT_PUT, offers[i].space, offers[i].key, &offers[i].err) == 0)
+            allowed[allowed_count++] = &offers[i];
+    }
+    if (allowed_count)
+        store->ops->put_many(store, allowed, allowed_count);
+    for (size_t i = 0; i < count; i++) {
+        if (!offers[i].err.code)
+            continue;
+        if (err)
+            *err = offers[i].err;
+        return offers[i].err.code;
+    }
+    return 0;
+}
+
+bool kiln_store_wants_bundles(const struct kiln_store *store) { return store->bundles; }
+void kiln_store_use_bundles(struct kiln_store *store) { store->bundles = true; }
 
 int kiln_store_prune(struct kiln_store *store, enum kiln_space space, uint64_t max_bytes, uint64_t keep_ms,
                      uint64_t *removed_bytes, struct kiln_err *err) {

@@ -51,6 +51,8 @@ int kiln_store_open_unchecked(struct kiln_store *store, enum kiln_space space, c
 int kiln_store_get_bytes(struct kiln_store *store, enum kiln_space space, const char *key, struct kiln_buf *out,
                          struct kiln_err *err); // unchecked, bounded by out->max
 bool kiln_store_has(struct kiln_store *store, enum kiln_space space, const char *key);
+// For many keys at once (S3: those not remembered, in parallel). What cannot be told counts as absent.
+void kiln_store_has_many(struct kiln_store *store, enum kiln_space space, const char *const *keys, size_t count, bool *present);
 int kiln_store_remove(struct kiln_store *store, enum kiln_space space, const char *key, struct kiln_err *err);
 // Removes everything below a key prefix (quarantine of one job).
 int kiln_store_remove_below(struct kiln_store *store, enum kiln_space space, const char *prefix, struct kiln_err *err);
@@ -75,6 +77,10 @@ int kiln_store_get_pinned(struct kiln_store *store, const char *key, const struc
 int kiln_store_keep_pointer(struct kiln_store *store, const char *key, const void *data, size_t len, uint64_t retain_until_ms,
                             bool over_shadow, struct kiln_pin *pin, struct kiln_err *err);
 // Verifier: all versions of a pointer, oldest first (delete markers left out), until visit gives non-zero, which is returned.
+// At most KILN_POINTER_VERSIONS_MAX, the oldest. On S3 also left out: versions that are not under a COMPLIANCE lock now, and those larger
+// than a pointer. One that cannot be read fails the call (it may be the first). No version: 0.
+#define KILN_POINTER_VERSIONS_MAX 64u
+#define KILN_POINTER_BYTES_MAX (2u << 20)
 int kiln_store_pointer_versions(struct kiln_store *store, const char *key,
                                 int (*visit)(void *context, const struct kiln_pin *pin, const struct kiln_buf *bytes),
                                 void *context, struct kiln_err *err);
@@ -100,6 +106,8 @@ struct kiln_store_offer {
 int kiln_store_put_many(struct kiln_store *store, struct kiln_store_offer *offers, size_t count, struct kiln_err *err);
 // true: results travel as one bundle (lib/blob/bundle.h) instead of one object for each output, to save requests.
 bool kiln_store_wants_bundles(const struct kiln_store *store);
+// Makes it so: S3 stores are opened like that; a directory store on a slow file system, or in a test, may be.
+void kiln_store_use_bundles(struct kiln_store *store);
 
 // Keys (heap, caller frees); NULL on exhausted memory or when a part is not one plain path component, which hostile
 // names may be. content kinds: "blob" (a file), "pack" (a tree with its bytes), "list" (a tree encoding).

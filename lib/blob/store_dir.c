@@ -1,6 +1,7 @@
 #include <stdlib.h>
 
 #include "lib/base/cleanup.h"
+#include "lib/base/fs.h"
 #include "lib/base/path.h"
 #include "lib/blob/objects.h"
 #include "lib/blob/store_ops.h"
@@ -58,13 +59,71 @@ static int store_put_pointer(struct kiln_store *store, const char *key, const vo
     return kiln_objects_put_bytes(objects_of(store, KILN_SPACE_VAULT), &object, data, len, NULL, err);
 }
 
+static int check_pin(const struct kiln_pin *pin, const char *key, struct kiln_err *err) {
+    if (pin && pin->text[0])
+        return kiln_fail(err, KILN_E_CORRUPT, "version: a directory has no version \"%s\" of %s", pin->text, key);
+    return 0;
+}
+
 static int store_open(struct kiln_store *store, enum kiln_space space, const char *key, int *fd, uint64_t *size,
                       struct kiln_err *err) {
     return kiln_objects_open(objects_of(store, space), key, fd, size, err);
 }
 
+static int store_read(struct kiln_store *store, enum kiln_space space, const char *key, struct kiln_buf *out, struct kiln_err *err) {
+    kiln_autofd int fd = -1;
+    uint64_t size;
+    int rc = store_open(store, space, key, &fd, &size, err);
+    return rc ? rc : kiln_fs_read_fd(fd, out, err);
+}
+
 static bool store_has(struct kiln_store *store, enum kiln_space space, const char *key) {
     return kiln_objects_has(objects_of(store, space), key);
+}
+
+static void store_has_many(struct kiln_store *store, enum kiln_space space, const char *const *keys, size_t count, bool *present) {
+    for (size_t i = 0; i < count; i++)
+        present[i] = store_has(store, space, keys[i]);
+}
+
+static void store_open_many(struct kiln_store *store, struct kiln_store_want *const *wants, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (check_pin(wants[i]->pin, wants[i]->key, &wants[i]->err) == 0)
+            store_open(store, wants[i]->space, wants[i]->key, &wants[i]->fd, &wants[i]->size, &wants[i]->err);
+}
+
+static void store_put_many(struct kiln_store *store, struct kiln_store_offer *const *offers, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        struct kiln_store_put put = {.key = offers[i]->key, .max_bytes = offers[i]->max_bytes, .expected = offers[i]->expected};
+        store_put_fd(store, offers[i]->space, &put, offers[i]->fd, &offers[i]->err);
+    }
+}
+
+// A directory locks nothing and has one version of each object, whose pin is "".
+static int store_keep_fd(struct kiln_store *store, const struct kiln_store_keep *keep, int fd, struct kiln_err *err) {
+    struct kiln_store_put put = {.key = keep->key, .max_bytes = keep->max_bytes, .expected = keep->expected};
+    return store_put_fd(store, KILN_SPACE_VAULT, &put, fd, err);
+}
+
+static int store_keep_pointer(struct kiln_store *store, const struct kiln_store_keep *keep, const void *data, size_t len,
+                              enum kiln_pointer_put mode, struct kiln_err *err) {
+    return store_put_pointer(store, keep->key, data, len, mode, err);
+}
+
+static int store_pointer_versions(struct kiln_store *store, const char *key,
+                                  int (*visit)(void *context, const struct kiln_pin *pin, const struct kiln_buf *bytes),
+                                  void *context, struct kiln_err *err) {
+    kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(KILN_POINTER_BYTES_MAX);
+    struct kiln_pin pin = {0};
+    kiln_autofd int fd = -1;
+    uint64_t size;
+    int rc = store_open(store, KILN_SPACE_VAULT, key, &fd, &size, err);
+    if (rc)
+        return rc == KILN_E_NOTFOUND ? 0 : rc;
+    if (size > KILN_POINTER_BYTES_MAX)
+        return 0; // no pointer is so large
+    rc = kiln_fs_read_fd(fd, &bytes, err);
+    return rc ? rc : visit(context, &pin, &bytes);
 }
 
 static int store_remove(struct kiln_store *store, enum kiln_space space, const char *key, struct kiln_err *err) {
@@ -86,8 +145,16 @@ static const struct kiln_store_ops dir_ops = {
     .put_bytes = store_put_bytes,
     .put_pointer = store_put_pointer,
     .open = store_open,
+    .read = store_read,
     .has = store_has,
+    .has_many = store_has_many,
     .remove = store_remove,
+    .remove_below = store_remove,
+    .keep_fd = store_keep_fd,
+    .keep_pointer = store_keep_pointer,
+    .pointer_versions = store_pointer_versions,
+    .open_many = store_open_many,
+    .put_many = store_put_many,
     .prune = store_prune,
 };
 

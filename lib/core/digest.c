@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lib/base/cleanup.h"
 #include "lib/base/fs.h"
 
 #define CHUNK_BYTES ((size_t)64 << 10)
@@ -126,6 +127,93 @@ int kiln_digest_copy_fd(int in, int out, uint64_t max_bytes, struct kiln_digest 
     if (out < 0)
         return kiln_fail(err, KILN_E_INVAL, "no file to copy to");
     return hash_fd(in, out, max_bytes, digest, size, err);
+}
+
+void kiln_hmac(const void *key, size_t key_len, const void *data, size_t len, struct kiln_digest *mac) {
+    unsigned char block[64] = {0}, inner_pad[64], outer_pad[64];
+    struct kiln_digest folded, inner;
+    if (key_len > sizeof block) {
+        kiln_digest_of(key, key_len, &folded);
+        key = folded.bytes;
+        key_len = sizeof folded.bytes;
+    }
+    if (key_len)
+        memcpy(block, key, key_len);
+    for (size_t i = 0; i < sizeof block; i++) {
+        inner_pad[i] = block[i] ^ 0x36;
+        outer_pad[i] = block[i] ^ 0x5c;
+    }
+    struct kiln_hasher *hasher = thread_hasher();
+    kiln_hasher_update(hasher, inner_pad, sizeof inner_pad);
+    kiln_hasher_update(hasher, data, len);
+    kiln_hasher_finish(hasher, &inner);
+    kiln_hasher_update(hasher, outer_pad, sizeof outer_pad);
+    kiln_hasher_update(hasher, inner.bytes, sizeof inner.bytes);
+    kiln_hasher_finish(hasher, mac);
+}
+
+static void free_context(EVP_MD_CTX **context) { EVP_MD_CTX_free(*context); }
+
+static EVP_MD_CTX *md5_start(struct kiln_err *err) {
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    if (context && EVP_DigestInit_ex2(context, EVP_md5(), NULL) == 1)
+        return context;
+    EVP_MD_CTX_free(context);
+    kiln_fail(err, KILN_E_UNSUPPORTED, "this libcrypto has no MD5");
+    return NULL;
+}
+
+static int md5_finish(EVP_MD_CTX *context, uint8_t md5[KILN_MD5_BYTES], struct kiln_err *err) {
+    unsigned char found[EVP_MAX_MD_SIZE];
+    unsigned len = 0;
+    if (EVP_DigestFinal_ex(context, found, &len) != 1 || len != KILN_MD5_BYTES)
+        return kiln_fail(err, KILN_E_INTERNAL, "MD5 failed");
+    memcpy(md5, found, KILN_MD5_BYTES);
+    return 0;
+}
+
+int kiln_md5_of(const void *data, size_t len, uint8_t md5[KILN_MD5_BYTES], struct kiln_err *err) {
+    kiln_auto(free_context) EVP_MD_CTX *context = md5_start(err);
+    if (!context)
+        return KILN_E_UNSUPPORTED;
+    if (len && EVP_DigestUpdate(context, data, len) != 1)
+        return kiln_fail(err, KILN_E_INTERNAL, "MD5 failed");
+    return md5_finish(context, md5, err);
+}
+
+int kiln_md5_of_fd(int fd, uint64_t max_bytes, uint8_t md5[KILN_MD5_BYTES], struct kiln_err *err) {
+    kiln_auto(free_context) EVP_MD_CTX *context = md5_start(err);
+    unsigned char chunk[CHUNK_BYTES];
+    if (!context)
+        return KILN_E_UNSUPPORTED;
+    for (uint64_t total = 0;;) {
+        ssize_t got = pread(fd, chunk, sizeof chunk, (off_t)total);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return kiln_fail_errno(err, KILN_E_IO, "cannot read the file to hash");
+        if (got == 0)
+            return md5_finish(context, md5, err);
+        if ((uint64_t)got > max_bytes - total)
+            return kiln_fail(err, KILN_E_LIMIT, "file is larger than %llu bytes", (unsigned long long)max_bytes);
+        if (EVP_DigestUpdate(context, chunk, (size_t)got) != 1)
+            return kiln_fail(err, KILN_E_INTERNAL, "MD5 failed");
+        total += (uint64_t)got;
+    }
+}
+
+void kiln_base64(const void *data, size_t len, char *text) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const unsigned char *bytes = data;
+    for (size_t at = 0; at < len; at += 3) {
+        size_t left = len - at;
+        uint32_t group = (uint32_t)bytes[at] << 16 | (left > 1 ? (uint32_t)bytes[at + 1] << 8 : 0) | (left > 2 ? bytes[at + 2] : 0);
+        *text++ = digits[group >> 18];
+        *text++ = digits[group >> 12 & 63];
+        *text++ = left > 1 ? digits[group >> 6 & 63] : '=';
+        *text++ = left > 2 ? digits[group & 63] : '=';
+    }
+    *text = 0;
 }
 
 bool kiln_digest_equal(const struct kiln_digest *a, const struct kiln_digest *b) {

@@ -29,6 +29,17 @@ int kiln_digest_of_fd(int fd, uint64_t max_bytes, struct kiln_digest *digest, ui
 int kiln_digest_copy_fd(int in, int out, uint64_t max_bytes, struct kiln_digest *digest, uint64_t *size,
                         struct kiln_err *err);
 
+// HMAC-SHA256 (RFC 2104), as request signatures of the store use it.
+void kiln_hmac(const void *key, size_t key_len, const void *data, size_t len, struct kiln_digest *mac);
+// MD5 (RFC 1321) of a file from its beginning by pread, or of bytes: only because S3 asks for Content-MD5 on a locked PUT.
+// Never an identity. KILN_E_UNSUPPORTED where the library does not have it.
+#define KILN_MD5_BYTES 16
+int kiln_md5_of_fd(int fd, uint64_t max_bytes, uint8_t md5[KILN_MD5_BYTES], struct kiln_err *err);
+int kiln_md5_of(const void *data, size_t len, uint8_t md5[KILN_MD5_BYTES], struct kiln_err *err);
+// Standard base64 (RFC 4648) with padding and a NUL.
+#define KILN_BASE64_LEN(bytes) ((((bytes) + 2) / 3) * 4)
+void kiln_base64(const void *data, size_t len, char *text);
+
 bool kiln_digest_equal(const struct kiln_digest *a, const struct kiln_digest *b);
 int kiln_digest_compare(const struct kiln_digest *a, const struct kiln_digest *b); // memcmp order
 bool kiln_digest_is_zero(const struct kiln_digest *digest);

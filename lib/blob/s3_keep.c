@@ -1,0 +1,179 @@
+#include "lib/blob/s3_keep.h"
+
+#include <string.h>
+
+#include "lib/base/cleanup.h"
+#include "lib/base/clock.h"
+
+#define ADOPT_TRIES 4u // versions of the right size whose bytes are looked at
+
+enum put_how { PUT_CREATE, PUT_OVER };
+
+static int put_version(struct kiln_s3_client *client, const char *key, const struct kiln_s3_body *body, uint64_t until_ms,
+                       enum put_how how, struct kiln_pin *pin, unsigned *attempts, struct kiln_err *err) {
+    struct kiln_s3_exchange exchange;
+    char until[KILN_S3_TIME_LEN + 1];
+    kiln_s3_exchange_init(&exchange, "PUT", KILN_SPACE_VAULT, key);
+    exchange.body = body;
+    exchange.once = how == PUT_OVER;
+    if (how == PUT_CREATE)
+        kiln_s3_add_header(&exchange, "if-none-match", "*");
+    if (until_ms) {
+        kiln_s3_time_format(until_ms, until);
+        kiln_s3_add_header(&exchange, "x-amz-object-lock-mode", "COMPLIANCE");
+        kiln_s3_add_header(&exchange, "x-amz-object-lock-retain-until-date", until);
+    }
+    int rc = kiln_s3_run_one(client, &exchange, err);
+    if (attempts)
+        *attempts = exchange.attempts;
+    if (rc == 0 && (!exchange.version[0] || strcmp(exchange.version, "null") == 0))
+        rc = kiln_fail(err, KILN_E_UNSUPPORTED, "version: the server gave none to %s", key);
+    if (rc == 0)
+        strcpy(pin->text, exchange.version);
+    kiln_s3_exchange_release(&exchange);
+    return rc;
+}
+
+// What the server now says of that version; only this makes a pin.
+static int confirm(struct kiln_s3_client *client, const char *key, const struct kiln_pin *pin, uint64_t size, uint64_t until_ms,
+                   struct kiln_err *err) {
+    struct kiln_s3_exchange exchange;
+    kiln_s3_exchange_init(&exchange, "HEAD", KILN_SPACE_VAULT, key);
+    kiln_s3_add_query(&exchange, "versionId", pin->text);
+    int rc = kiln_s3_run_one(client, &exchange, err);
+    if (rc == 0)
+        rc = kiln_s3_check_version(&exchange, pin, err);
+    if (rc == 0)
+        rc = kiln_s3_check_lock(&exchange, until_ms, err);
+    if (rc == 0 && exchange.size != size)
+        rc = kiln_fail(err, KILN_E_CORRUPT, "length: %s has %llu bytes, not %llu", key, (unsigned long long)exchange.size,
+                       (unsigned long long)size);
+    kiln_s3_exchange_release(&exchange);
+    return rc;
+}
+
+static int put_confirmed(struct kiln_s3_client *client, const char *key, const struct kiln_s3_body *body, uint64_t until_ms,
+                         enum put_how how, struct kiln_pin *pin, unsigned *attempts, struct kiln_err *err) {
+    struct kiln_pin made = {0};
+    int rc = put_version(client, key, body, until_ms, how, &made, attempts, err);
+    if (rc == 0)
+        rc = confirm(client, key, &made, body->size, until_ms, err);
+    if (rc == 0)
+        *pin = made;
+    return rc;
+}
+
+// A COMPLIANCE lock can be made longer, never shorter.
+static int extend(struct kiln_s3_client *client, const char *key, const struct kiln_pin *pin, uint64_t until_ms, struct kiln_err *err) {
+    kiln_autobuf struct kiln_buf text = KILN_BUF_INIT(512);
+    struct kiln_s3_exchange exchange;
+    struct kiln_s3_body body;
+    char until[KILN_S3_TIME_LEN + 1];
+    kiln_s3_time_format(until_ms, until);
+    kiln_buf_addf(&text, "<Retention xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Mode>COMPLIANCE</Mode>"
+                         "<RetainUntilDate>%s</RetainUntilDate></Retention>", until);
+    int rc = kiln_s3_body_of(text.data, text.len, &body, err);
+    if (rc)
+        return rc;
+    kiln_s3_exchange_init(&exchange, "PUT", KILN_SPACE_VAULT, key);
+    exchange.body = &body;
+    kiln_s3_add_query(&exchange, "retention", "");
+    kiln_s3_add_query(&exchange, "versionId", pin->text);
+    rc = kiln_s3_run_one(client, &exchange, err);
+    kiln_s3_exchange_release(&exchange);
+    return rc;
+}
+
+// Reads one version and compares its bytes. *locked: its lock reaches already.
+static int compare_version(struct kiln_s3_client *client, const char *key, const struct kiln_pin *pin, const struct kiln_s3_body *body,
+                           uint64_t until_ms, bool *locked, struct kiln_err *err) {
+    struct kiln_s3_exchange exchange;
+    struct kiln_digest digest;
+    kiln_s3_exchange_init(&exchange, "GET", KILN_SPACE_VAULT, key);
+    kiln_s3_add_query(&exchange, "versionId", pin->text);
+    exchange.sink = KILN_S3_SINK_FILE;
+    exchange.max_bytes = body->size;
+    int rc = kiln_s3_run_one(client, &exchange, err);
+    if (rc == 0)
+        rc = kiln_s3_check_version(&exchange, pin, err);
+    if (rc == 0)
+        rc = kiln_digest_of_fd(exchange.fd, body->size, &digest, NULL, err);
+    if (rc == 0 && !kiln_digest_equal(&digest, &body->digest))
+        rc = kiln_fail(err, KILN_E_CORRUPT, "version %s of %s has other bytes", pin->text, key);
+    *locked = rc == 0 && kiln_s3_check_lock(&exchange, until_ms, NULL) == 0;
+    kiln_s3_exchange_release(&exchange);
+    return rc;
+}
+
+// The first version with the right bytes and a lock that reaches, or one that could be made to reach. KILN_E_NOTFOUND: none. A
+// version that cannot be read is passed over: content is named by its digest, so a newer one is as good.
+static int adopt(struct kiln_s3_client *client, const char *key, const struct kiln_s3_body *body, uint64_t until_ms,
+                 struct kiln_pin *pin, struct kiln_err *err) {
+    struct kiln_s3_versions versions;
+    struct kiln_pin extendable = {0};
+    int rc = kiln_s3_versions_of(client, KILN_SPACE_VAULT, key, &versions, err);
+    unsigned tries = 0;
+    for (size_t i = 0; !rc && i < versions.count && tries < ADOPT_TRIES; i++) {
+        const struct kiln_pin *candidate = &versions.items[i].pin;
+        bool locked = false;
+        if (versions.items[i].size != body->size)
+            continue;
+        tries++;
+        if (compare_version(client, key, candidate, body, until_ms, &locked, NULL))
+            continue;
+        if (locked) {
+            *pin = *candidate;
+            return 0;
+        }
+        extendable = *candidate;
+    }
+    if (!rc && extendable.text[0] && until_ms && extend(client, key, &extendable, until_ms, NULL) == 0 &&
+        confirm(client, key, &extendable, body->size, until_ms, NULL) == 0) {
+        *pin = extendable;
+        return 0;
+    }
+    return rc ? rc : kiln_fail(err, KILN_E_NOTFOUND, "no version of %s can be adopted", key);
+}
+
+int kiln_s3_keep_content(struct kiln_s3_client *client, const char *key, const struct kiln_s3_body *body, uint64_t until_ms,
+                         enum kiln_s3_belief belief, struct kiln_pin *pin, struct kiln_err *err) {
+    int rc = KILN_E_EXISTS;
+    if (belief == KILN_S3_BELIEVED_ABSENT)
+        rc = put_confirmed(client, key, body, until_ms, PUT_CREATE, pin, NULL, err);
+    if (rc == KILN_E_EXISTS)
+        rc = adopt(client, key, body, until_ms, pin, err);
+    else
+        return rc;
+    return rc == KILN_E_NOTFOUND ? put_confirmed(client, key, body, until_ms, PUT_OVER, pin, NULL, err) : rc;
+}
+
+// Whether what is there is what an earlier attempt of this very call put, whose answer was lost.
+static bool is_own(struct kiln_s3_client *client, const char *key, const struct kiln_s3_body *body, uint64_t until_ms, struct kiln_pin *pin) {
+    struct kiln_s3_versions versions;
+    bool locked = false;
+    if (kiln_s3_versions_of(client, KILN_SPACE_VAULT, key, &versions, NULL) || versions.count != 1 || versions.listed != 1 ||
+        versions.items[0].size != body->size ||
+        compare_version(client, key, &versions.items[0].pin, body, until_ms, &locked, NULL) || !locked)
+        return false;
+    *pin = versions.items[0].pin;
+    return true;
+}
+
+int kiln_s3_keep_new(struct kiln_s3_client *client, const char *key, const struct kiln_s3_body *body, uint64_t until_ms,
+                     struct kiln_pin *pin, struct kiln_err *err) {
+    struct kiln_s3_versions versions;
+    unsigned attempts = 0;
+    // A server lets a create-only PUT pass when a delete marker is on top.
+    int rc = kiln_s3_versions_of(client, KILN_SPACE_VAULT, key, &versions, err);
+    if (rc)
+        return rc;
+    if (versions.listed)
+        return kiln_fail(err, KILN_E_EXISTS, "pointer %s exists", key);
+    rc = put_confirmed(client, key, body, until_ms, PUT_CREATE, pin, &attempts, err);
+    return rc == KILN_E_EXISTS && attempts > 1 && is_own(client, key, body, until_ms, pin) ? 0 : rc;
+}
+
+int kiln_s3_keep_over(struct kiln_s3_client *client, const char *key, const struct kiln_s3_body *body, uint64_t until_ms,
+                      struct kiln_pin *pin, struct kiln_err *err) {
+    return put_confirmed(client, key, body, until_ms, PUT_OVER, pin, NULL, err);
+}

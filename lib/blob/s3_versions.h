@@ -1,0 +1,25 @@
+// What lies under a key, version by version, and what may be said of one version. Thread: re-entrant.
+#pragma once
+
+#include "lib/blob/s3_answer.h"
+#include "lib/blob/s3_client.h"
+
+// The versions of exactly one key that are objects, the oldest first; of more than KILN_POINTER_VERSIONS_MAX the oldest ones.
+struct kiln_s3_versions {
+    struct {
+        struct kiln_pin pin;
+        uint64_t size;
+    } items[KILN_POINTER_VERSIONS_MAX];
+    size_t count;
+    size_t listed; // all of them, delete markers among them
+};
+
+int kiln_s3_versions_of(struct kiln_s3_client *client, enum kiln_space space, const char *key, struct kiln_s3_versions *versions,
+                        struct kiln_err *err);
+// Deletes the object `prefix` and all below it, in pages.
+int kiln_s3_delete_below(struct kiln_s3_client *client, enum kiln_space space, const char *prefix, struct kiln_err *err);
+
+// Whether the answer to a GET or HEAD is about the version asked for, under a COMPLIANCE lock that reaches until `until_ms` and is in
+// force. KILN_E_CORRUPT with "version: ..." or "lock: ..." otherwise: absent headers are no lock.
+int kiln_s3_check_version(const struct kiln_s3_exchange *exchange, const struct kiln_pin *pin, struct kiln_err *err);
+int kiln_s3_check_lock(const struct kiln_s3_exchange *exchange, uint64_t until_ms, struct kiln_err *err);
