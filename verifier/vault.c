@@ -2,70 +2,233 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "lib/base/cleanup.h"
+#include "verifier/vault_content.h"
 
-static int no_key(struct kiln_err *err) { return kiln_fail(err, KILN_E_NOMEM, "no memory for a key"); }
+#define ENVELOPE_BYTES_MAX (KILN_RESULT_BYTES_MAX + 4096u)
 
-static int check_content(const struct kiln_vault *vault, const struct kiln_output *output, struct kiln_err *err) {
-    kiln_autofree char *key = kiln_key_content("blob", vault->scope, &output->digest);
-    kiln_autofd int fd = -1;
-    uint64_t size;
-    int rc = key ? kiln_store_get_fd(vault->store, KILN_SPACE_VAULT, key, &output->digest, &fd, &size, err) : no_key(err);
-    if (rc == KILN_E_NOTFOUND || (!rc && size != output->size))
-        rc = kiln_fail(err, KILN_E_CORRUPT, "content of \"%s\" is missing", output->name);
-    return rc;
+static int no_memory(struct kiln_err *err) { return kiln_fail(err, KILN_E_NOMEM, "no memory for a result"); }
+
+void kiln_vault_entry_release(struct kiln_vault_entry *entry) {
+    kiln_buf_release(&entry->envelope);
+    kiln_result_release(&entry->result);
+    *entry = (struct kiln_vault_entry){0};
 }
 
-static int check_envelope(const struct kiln_vault *vault, const struct kiln_digest *action,
-                          const struct kiln_buf *envelope, struct kiln_result *result, struct kiln_err *err) {
+int kiln_vault_open_trusted(void *trust, const void *envelope, size_t len, const struct kiln_digest *action,
+                            const char *scope, uint64_t generation, struct kiln_result *result, struct kiln_err *err) {
     kiln_autoresult struct kiln_result opened = {0};
-    int rc = kiln_result_open(envelope->data, envelope->len, vault->trust, action, &opened, err);
+    int rc = kiln_result_open(envelope, len, trust, action, &opened, err);
     if (rc)
         return rc;
-    if (strcmp(opened.scope, vault->scope) != 0 || opened.generation != vault->generation)
+    if (strcmp(opened.scope, scope) != 0 || opened.generation != generation)
         return kiln_fail(err, KILN_E_CORRUPT, "a result of another scope or generation");
-    for (size_t i = 0; !rc && i < opened.outputs_count; i++)
-        rc = check_content(vault, &opened.outputs[i], err);
-    if (rc || !result)
-        return rc;
     *result = opened;
     opened = (struct kiln_result){0};
     return 0;
 }
 
-int kiln_vault_find(const struct kiln_vault *vault, const struct kiln_digest *action, struct kiln_buf *envelope,
-                    struct kiln_result *result, struct kiln_err *err) {
-    kiln_autofree char *key = kiln_key_result(vault->scope, vault->generation, action);
-    kiln_autobuf struct kiln_buf found = KILN_BUF_INIT(KILN_RESULT_BYTES_MAX + 4096);
-    int rc = key ? kiln_store_get_bytes(vault->store, KILN_SPACE_VAULT, key, &found, err) : no_key(err);
-    if (rc == KILN_E_LIMIT)
-        rc = kiln_fail(err, KILN_E_CORRUPT, "a stored result is too large");
+// A result that holds, and the bytes of its bundle.
+struct holding {
+    struct kiln_vault_entry entry;
+    int bundle;
+};
+#define HOLDING_INIT {.bundle = -1}
+
+static void release_holding(struct holding *holding) {
+    kiln_vault_entry_release(&holding->entry);
+    kiln_cleanup_fd(&holding->bundle);
+}
+#define auto_holding kiln_auto(release_holding) struct holding
+
+struct question {
+    const struct kiln_vault *vault;
+    const char *scope;
+    uint64_t generation;
+    const struct kiln_digest *action;
+};
+
+static int examine(const struct question *question, const void *bytes, size_t len, struct holding *holding,
+                   struct kiln_err *err) {
+    const struct kiln_vault *vault = question->vault;
+    auto_holding found = HOLDING_INIT;
+    found.entry.envelope = KILN_BUF_INIT(ENVELOPE_BYTES_MAX);
+    int rc = vault->open(vault->context, bytes, len, question->action, question->scope, question->generation,
+                         &found.entry.result, err);
     if (!rc)
-        rc = check_envelope(vault, action, &found, result, err);
-    if (!rc && kiln_buf_add(envelope, found.data, found.len))
-        rc = kiln_buf_check(envelope, "a stored result", err);
+        rc = kiln_vault_read(vault, &found.entry.result, &found.bundle, err);
+    if (!rc && kiln_buf_add(&found.entry.envelope, bytes, len))
+        rc = kiln_buf_check(&found.entry.envelope, "a stored result", err);
+    if (rc)
+        return rc == KILN_E_LIMIT ? kiln_fail(err, KILN_E_CORRUPT, "a stored result is too large") : rc;
+    *holding = found;
+    found = (struct holding)HOLDING_INIT;
+    return 0;
+}
+
+static int find_newest(const struct question *question, const char *key, struct holding *holding, struct kiln_err *err) {
+    kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(ENVELOPE_BYTES_MAX);
+    int rc = kiln_store_get_bytes(question->vault->store, KILN_SPACE_VAULT, key, &bytes, err);
+    if (rc == KILN_E_LIMIT)
+        return kiln_fail(err, KILN_E_CORRUPT, "a stored result is too large");
+    return rc ? rc : examine(question, bytes.data, bytes.len, holding, err);
+}
+
+struct versions {
+    const struct question *question;
+    struct holding *holding;
+    struct kiln_err why; // of the last one that does not hold
+    unsigned count;
+};
+
+enum { FOUND = 1 };
+
+static int visit_version(void *context, const struct kiln_pin *pin, const struct kiln_buf *bytes) {
+    struct versions *versions = context;
+    (void)pin;
+    versions->count++;
+    int rc = examine(versions->question, bytes->data, bytes->len, versions->holding, &versions->why);
+    return rc == KILN_E_CORRUPT ? 0 : rc ? rc : FOUND;
+}
+
+// The oldest version that holds: who came later cannot take its place, whatever he may write.
+static int find_oldest(const struct question *question, const char *key, struct holding *holding, struct kiln_err *err) {
+    struct versions versions = {.question = question, .holding = holding};
+    int rc = kiln_store_pointer_versions(question->vault->store, key, visit_version, &versions, err);
+    if (rc == FOUND)
+        return 0;
+    if (rc == KILN_E_NOTFOUND || (!rc && !versions.count))
+        return kiln_fail(err, KILN_E_NOTFOUND, "no result");
+    if (!rc) {
+        if (err)
+            *err = versions.why;
+        return KILN_E_CORRUPT;
+    }
+    if (versions.why.code == rc && err)
+        *err = versions.why;
     return rc;
 }
 
-int kiln_vault_take(const struct kiln_vault *vault, const char *quarantine_key, const struct kiln_output *output,
-                    struct kiln_err *err) {
-    kiln_autofree char *key = kiln_key_content("blob", vault->scope, &output->digest);
-    kiln_autofd int fd = -1;
-    int rc = key ? kiln_store_open_unchecked(vault->store, KILN_SPACE_QUARANTINE, quarantine_key, &fd, err) : no_key(err);
-    if (rc == KILN_E_NOTFOUND)
-        return kiln_fail(err, KILN_E_CORRUPT, "output \"%s\" was not uploaded", output->name);
-    struct stat st;
-    if (!rc && fstat(fd, &st))
-        rc = kiln_fail_errno(err, KILN_E_IO, "cannot stat output \"%s\"", output->name);
-    if (!rc && (uint64_t)st.st_size != output->size)
-        rc = kiln_fail(err, KILN_E_CORRUPT, "output \"%s\" has another size", output->name);
+// A pointer is locked as long as its result is good.
+static int put_pointer(const struct kiln_vault *vault, const char *key, const struct holding *holding, bool over_shadow,
+                       struct kiln_err *err) {
+    const struct kiln_vault_entry *entry = &holding->entry;
+    return kiln_store_keep_pointer(vault->store, key, entry->envelope.data, entry->envelope.len, entry->result.expires_ms,
+                                   over_shadow, NULL, err);
+}
+
+// In the current generation. Something over the valid version: it is put on top again.
+static int find_current(const struct question *question, struct holding *holding, struct kiln_err *err) {
+    const struct kiln_vault *vault = question->vault;
+    kiln_autofree char *key = kiln_key_result(question->scope, question->generation, question->action);
+    if (!key)
+        return no_memory(err);
+    int rc = find_newest(question, key, holding, err);
+    if (rc != KILN_E_NOTFOUND && rc != KILN_E_CORRUPT)
+        return rc;
+    auto_holding oldest = HOLDING_INIT;
+    int older = find_oldest(question, key, &oldest, err);
+    if (older)
+        return older == KILN_E_NOTFOUND ? rc : older;
+    oldest.entry.shadowed = true;
+    rc = put_pointer(vault, key, &oldest, true, err);
+    if (rc)
+        return rc;
+    *holding = oldest;
+    oldest = (struct holding)HOLDING_INIT;
+    return 0;
+}
+
+// Signs a result as of now. The signature is worth nothing when a revocation has met the result meanwhile:
+// what is signed is looked at as a reader would.
+static int sign(const struct kiln_vault *vault, uint64_t now_ms, struct kiln_result *result, struct kiln_vault_entry *entry,
+                struct kiln_err *err) {
+    struct kiln_vault_entry made = {.envelope = KILN_BUF_INIT(ENVELOPE_BYTES_MAX)};
+    result->issued_ms = now_ms;
+    result->expires_ms = vault->pointer_ms ? now_ms + vault->pointer_ms : 0;
+    int rc = kiln_result_finish(result, err);
     if (!rc)
-        rc = kiln_store_put_fd(vault->store, KILN_SPACE_VAULT, key, fd, output->size, &output->digest, err);
-    if (rc == KILN_E_LIMIT)
-        rc = kiln_fail(err, KILN_E_CORRUPT, "output \"%s\" grew", output->name);
+        rc = kiln_result_seal(result, vault->key, &made.envelope, err);
+    if (!rc)
+        rc = vault->open(vault->context, made.envelope.data, made.envelope.len, &result->action, result->scope,
+                         result->generation, &made.result, err);
+    if (rc) {
+        kiln_vault_entry_release(&made);
+        return rc;
+    }
+    *entry = made;
+    return 0;
+}
+
+// Another verifier may have been faster: then its result is the one.
+static int publish(const struct question *question, struct holding *holding, bool over_shadow, struct kiln_err *err) {
+    const struct kiln_vault *vault = question->vault;
+    kiln_autofree char *key = kiln_key_result(question->scope, question->generation, question->action);
+    if (!key)
+        return no_memory(err);
+    int rc = put_pointer(vault, key, holding, over_shadow, err);
+    if (rc != KILN_E_EXISTS)
+        return rc;
+    auto_holding first = HOLDING_INIT;
+    rc = find_current(question, &first, err);
+    if (rc == KILN_E_CORRUPT || rc == KILN_E_NOTFOUND)
+        return put_pointer(vault, key, holding, true, err);
+    if (rc)
+        return rc;
+    release_holding(holding);
+    *holding = first;
+    first = (struct holding)HOLDING_INIT;
+    return 0;
+}
+
+static int carry(const struct question *current, uint64_t now_ms, bool over_shadow, struct holding *holding,
+                 struct kiln_err *err) {
+    const struct kiln_vault *vault = current->vault;
+    struct question before = *current;
+    before.generation--;
+    kiln_autofree char *key = kiln_key_result(before.scope, before.generation, before.action);
+    auto_holding old = HOLDING_INIT;
+    int rc = key ? find_oldest(&before, key, &old, err) : no_memory(err);
+    if (rc)
+        return rc;
+    auto_holding signed_anew = HOLDING_INIT;
+    if (old.bundle >= 0)
+        rc = kiln_vault_keep_bundle(vault, now_ms, &old.entry.result, old.bundle, err);
+    old.entry.result.generation = current->generation;
+    if (!rc)
+        rc = sign(vault, now_ms, &old.entry.result, &signed_anew.entry, err);
+    if (!rc)
+        rc = publish(current, &signed_anew, over_shadow, err);
+    if (rc)
+        return rc;
+    signed_anew.entry.carried = true;
+    *holding = signed_anew;
+    signed_anew = (struct holding)HOLDING_INIT;
+    return 0;
+}
+
+static void give(struct holding *holding, struct kiln_vault_entry *entry) {
+    *entry = holding->entry;
+    holding->entry = (struct kiln_vault_entry){0};
+}
+
+int kiln_vault_find(const struct kiln_vault *vault, const struct kiln_vault_place *place, const struct kiln_digest *action,
+                    struct kiln_vault_entry *entry, struct kiln_err *err) {
+    const struct question question = {vault, place->scope, place->generation, action};
+    auto_holding found = HOLDING_INIT;
+    int rc = find_current(&question, &found, err);
+    if ((rc == KILN_E_NOTFOUND || rc == KILN_E_CORRUPT) && place->generation > 1) {
+        struct kiln_err why;
+        int carried = carry(&question, place->now_ms, rc == KILN_E_CORRUPT, &found, &why);
+        if (carried != KILN_E_NOTFOUND && carried != KILN_E_CORRUPT) {
+            rc = carried;
+            if (rc && err)
+                *err = why;
+        }
+    }
+    if (!rc)
+        give(&found, entry);
     return rc;
 }
 
@@ -82,24 +245,18 @@ static bool is_equal(const struct kiln_result *a, const struct kiln_result *b) {
     return true;
 }
 
-int kiln_vault_publish(const struct kiln_vault *vault, const struct kiln_result *result, struct kiln_buf *envelope,
-                       bool *diverges, struct kiln_err *err) {
-    kiln_autofree char *key = kiln_key_result(vault->scope, vault->generation, &result->action);
-    kiln_autobuf struct kiln_buf sealed = KILN_BUF_INIT(KILN_RESULT_BYTES_MAX + 4096);
-    *diverges = false;
-    int rc = key ? kiln_result_seal(result, vault->key, &sealed, err) : no_key(err);
+int kiln_vault_store(const struct kiln_vault *vault, uint64_t now_ms, struct kiln_result *result, char *const *keys,
+                     struct kiln_vault_entry *entry, struct kiln_err *err) {
+    const struct question question = {vault, result->scope, result->generation, &result->action};
+    auto_holding holding = HOLDING_INIT;
+    int rc = kiln_vault_take(vault, now_ms, result, keys, err);
     if (!rc)
-        rc = kiln_store_put_pointer(vault->store, key, sealed.data, sealed.len, false, err);
-    if (rc == KILN_E_EXISTS) {
-        kiln_autoresult struct kiln_result first = {0};
-        rc = kiln_vault_find(vault, &result->action, envelope, &first, err);
-        if (!rc)
-            *diverges = !is_equal(&first, result);
-        if (rc != KILN_E_CORRUPT && rc != KILN_E_NOTFOUND)
-            return rc;
-        rc = kiln_store_put_pointer(vault->store, key, sealed.data, sealed.len, true, err);
-    }
-    if (!rc && kiln_buf_add(envelope, sealed.data, sealed.len))
-        rc = kiln_buf_check(envelope, "a signed result", err);
-    return rc;
+        rc = sign(vault, now_ms, result, &holding.entry, err);
+    if (!rc)
+        rc = publish(&question, &holding, false, err);
+    if (rc)
+        return rc;
+    give(&holding, entry);
+    entry->diverges = !is_equal(&entry->result, result);
+    return 0;
 }

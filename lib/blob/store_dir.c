@@ -87,15 +87,20 @@ static void store_has_many(struct kiln_store *store, enum kiln_space space, cons
 }
 
 static void store_open_many(struct kiln_store *store, struct kiln_store_want *const *wants, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        if (check_pin(wants[i]->pin, wants[i]->key, &wants[i]->err) == 0)
-            store_open(store, wants[i]->space, wants[i]->key, &wants[i]->fd, &wants[i]->size, &wants[i]->err);
+    for (size_t i = 0; i < count; i++) {
+        struct kiln_err err;
+        if (check_pin(wants[i]->pin, wants[i]->key, &err) ||
+            store_open(store, wants[i]->space, wants[i]->key, &wants[i]->fd, &wants[i]->size, &err))
+            wants[i]->err = err;
+    }
 }
 
 static void store_put_many(struct kiln_store *store, struct kiln_store_offer *const *offers, size_t count) {
     for (size_t i = 0; i < count; i++) {
         struct kiln_store_put put = {.key = offers[i]->key, .max_bytes = offers[i]->max_bytes, .expected = offers[i]->expected};
-        store_put_fd(store, offers[i]->space, &put, offers[i]->fd, &offers[i]->err);
+        struct kiln_err err; // on success it may say what was looked for and not there
+        if (store_put_fd(store, offers[i]->space, &put, offers[i]->fd, &err))
+            offers[i]->err = err;
     }
 }
 

@@ -129,7 +129,8 @@ static inline void rig_open_rooms(struct rig *rig) {
     assert_ok(kiln_trust_new(&rig->trust, &err));
     assert_ok(kiln_trust_add_file(rig->trust, keys, "verifier", &err));
     rig->admit = (struct kiln_admit){rig->verifier, "local", "local", rig->scratch->fd};
-    rig->vault = (struct kiln_vault){rig->verifier, rig->key, rig->trust, "local", 1};
+    rig->vault = (struct kiln_vault){.store = rig->verifier, .key = rig->key, .open = kiln_vault_open_trusted,
+                                     .context = rig->trust, .scratch_dir = rig->scratch->fd};
 }
 
 static inline int rig_setup(void **state) {
