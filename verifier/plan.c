@@ -347,15 +347,29 @@ static void end_runs_of(struct step *step, struct kiln_pool_executor *executor, 
     }
 }
 
+// It went to another pool: the flights that have runs with it must still not come to it again.
+static void queue_anew(struct step *step, struct kiln_pool_executor *executor) {
+    struct kiln_run *run;
+    LIST_FOREACH(run, &executor->runs, executor_link) {
+        if (!run->flight->queued)
+            continue;
+        kiln_queue_remove(&step->plan->queue, run->flight);
+        enqueue(step, run->flight, KILN_QUEUE_FIRST);
+    }
+}
+
 static void on_credit(struct step *step, const struct kiln_plan_event *event) {
     struct kiln_pool *pool = &step->plan->pool;
     struct kiln_job_id former;
-    struct kiln_pool_executor *executor;
+    struct kiln_pool_executor *executor = kiln_pool_find(pool, event->executor);
+    const struct kiln_pool_group *group = executor ? executor->group : NULL;
     if (kiln_pool_meet(pool, event->executor, event->pool ? event->pool : "", &event->incarnation, step->now_ms, &former,
                        &executor))
         end_runs_of(step, executor, &former);
     if (!executor)
         return;
+    if (group && group != executor->group)
+        queue_anew(step, executor);
     step->out.failed |= !kiln_pool_add(pool, executor, &event->credit, event->until_ms, step->now_ms);
     step->plan->queue.stirred = true;
 }

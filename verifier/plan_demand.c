@@ -2,7 +2,9 @@
 
 #define PAUSE_MS_MAX (16 * KILN_PLAN_DEMAND_MS)
 
-void kiln_demand_renew(struct kiln_demand_clock *clock) { clock->pause_ms = KILN_PLAN_DEMAND_MS; }
+void kiln_demand_renew(struct kiln_demand_clock *clock) {
+    clock->pause_ms = clock->next_pause_ms = KILN_PLAN_DEMAND_MS;
+}
 
 uint64_t kiln_demand_due_ms(const struct kiln_demand_clock *clock, const struct kiln_queue *queue) {
     if (!queue->flights_count)
@@ -24,5 +26,6 @@ void kiln_demand_say(struct kiln_demand_clock *clock, const struct kiln_queue *q
     action->count = (uint32_t)queue->flights_count;
     clock->said = true;
     clock->said_ms = now_ms;
-    clock->pause_ms = clock->pause_ms * 2 < PAUSE_MS_MAX ? clock->pause_ms * 2 : PAUSE_MS_MAX;
+    clock->pause_ms = clock->next_pause_ms;
+    clock->next_pause_ms = clock->pause_ms * 2 < PAUSE_MS_MAX ? clock->pause_ms * 2 : PAUSE_MS_MAX;
 }

@@ -6,7 +6,7 @@
 #include "verifier/plan_queue.h"
 
 struct kiln_demand_clock {
-    uint64_t said_ms, pause_ms; // pause 0: it can be said at once, unless it was said a moment ago
+    uint64_t said_ms, pause_ms, next_pause_ms; // the pause after what was said, and that after what is said next
     bool said;
 };
 

@@ -25,26 +25,26 @@ static struct kiln_plan *plan;
 static bool with_demands; // show them: most tests are not about them
 static char seen[1024];   // the actions of the last step: "want 1; dispatch 1.1 e c1; ..."
 
-static int setup(void **state) {
+static inline int setup(void **state) {
     (void)state;
     with_demands = false;
     return kiln_plan_new(&(struct kiln_plan_config){.lease_ms = LEASE, .upload_ms = UPLOAD}, &plan, NULL);
 }
 
-static int teardown(void **state) {
+static inline int teardown(void **state) {
     (void)state;
     kiln_plan_free(plan);
     return 0;
 }
 
-static struct kiln_job_id id(unsigned char number) { return (struct kiln_job_id){{number}}; }
+static inline struct kiln_job_id id(unsigned char number) { return (struct kiln_job_id){{number}}; }
 
-static struct kiln_plan_key key(unsigned char action) {
+static inline struct kiln_plan_key key(unsigned char action) {
     return (struct kiln_plan_key){.scope = "local", .action = {{action}}};
 }
 
-static void add(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static void add(const char *fmt, ...) {
+static inline void add(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static inline void add(const char *fmt, ...) {
     size_t used = strlen(seen);
     va_list args;
     va_start(args, fmt);
@@ -52,7 +52,7 @@ static void add(const char *fmt, ...) {
     va_end(args);
 }
 
-static void describe(const struct kiln_plan_action *action) {
+static inline void describe(const struct kiln_plan_action *action) {
     static const char *const names[] = {"want",     "refuse", "dispatch", "judge",  "discard", "check",
                                         "store",    "diverged", "dead",   "demand", "answer",  "release"};
     static const char *const parts[] = {"", "+", "-"};
@@ -85,7 +85,7 @@ static void describe(const struct kiln_plan_action *action) {
     }
 }
 
-static void feed(uint64_t now_ms, const struct kiln_plan_event *event, const char *expected) {
+static inline void feed(uint64_t now_ms, const struct kiln_plan_event *event, const char *expected) {
     struct kiln_plan_actions actions = {0};
     assert_int_equal(kiln_plan_step(plan, event, now_ms, &actions, NULL), 0);
     seen[0] = 0;
@@ -95,57 +95,57 @@ static void feed(uint64_t now_ms, const struct kiln_plan_event *event, const cha
     assert_string_equal(seen, expected);
 }
 
-static void submit(uint64_t now_ms, unsigned char action, unsigned char job, bool lacking, const char *expected) {
+static inline void submit(uint64_t now_ms, unsigned char action, unsigned char job, bool lacking, const char *expected) {
     feed(now_ms, &(struct kiln_plan_event){.kind = KILN_PLAN_SUBMITTED, .key = key(action), .job = id(job),
                                            .until_ms = 10000, .lacking = lacking}, expected);
 }
 
-static void by_job(uint64_t now_ms, enum kiln_plan_event_kind kind, unsigned char action, unsigned char job,
+static inline void by_job(uint64_t now_ms, enum kiln_plan_event_kind kind, unsigned char action, unsigned char job,
                    const char *expected) {
     feed(now_ms, &(struct kiln_plan_event){.kind = kind, .key = key(action), .job = id(job), .reason = "bad bytes"},
          expected);
 }
 
-static void credit(uint64_t now_ms, const char *executor, unsigned char incarnation, unsigned char number,
+static inline void credit(uint64_t now_ms, const char *executor, unsigned char incarnation, unsigned char number,
                    const char *expected) {
     feed(now_ms, &(struct kiln_plan_event){.kind = KILN_PLAN_CREDIT, .executor = executor, .incarnation = id(incarnation),
                                            .credit = id(number), .until_ms = now_ms + 1000}, expected);
 }
 
-static struct kiln_plan_event of_attempt(enum kiln_plan_event_kind kind, unsigned char action, unsigned char job,
+static inline struct kiln_plan_event of_attempt(enum kiln_plan_event_kind kind, unsigned char action, unsigned char job,
                                          uint32_t attempt, const char *executor, unsigned char incarnation) {
     return (struct kiln_plan_event){.kind = kind, .key = key(action), .job = id(job), .attempt = attempt,
                                     .executor = executor, .incarnation = id(incarnation)};
 }
 
-static void candidate(uint64_t now_ms, unsigned char action, unsigned char job, uint32_t attempt, const char *executor,
+static inline void candidate(uint64_t now_ms, unsigned char action, unsigned char job, uint32_t attempt, const char *executor,
                       unsigned char incarnation, const char *expected) {
     struct kiln_plan_event event = of_attempt(KILN_PLAN_CANDIDATE, action, job, attempt, executor, incarnation);
     feed(now_ms, &event, expected);
 }
 
 // The digest is the same whoever gives it, unless a test says otherwise.
-static void judged_as(uint64_t now_ms, unsigned char action, uint32_t attempt, enum kiln_plan_verdict verdict,
+static inline void judged_as(uint64_t now_ms, unsigned char action, uint32_t attempt, enum kiln_plan_verdict verdict,
                       unsigned char digest, const char *expected) {
     feed(now_ms, &(struct kiln_plan_event){.kind = KILN_PLAN_JUDGED, .key = key(action), .attempt = attempt,
                                            .verdict = verdict, .reason = "judged so", .digest = {{digest}}}, expected);
 }
 
-static void judged(uint64_t now_ms, unsigned char action, uint32_t attempt, enum kiln_plan_verdict verdict,
+static inline void judged(uint64_t now_ms, unsigned char action, uint32_t attempt, enum kiln_plan_verdict verdict,
                    const char *expected) {
     judged_as(now_ms, action, attempt, verdict, 1, expected);
 }
 
-static void filed(uint64_t now_ms, unsigned char action, enum kiln_plan_verdict verdict, const char *expected) {
+static inline void filed(uint64_t now_ms, unsigned char action, enum kiln_plan_verdict verdict, const char *expected) {
     feed(now_ms, &(struct kiln_plan_event){.kind = KILN_PLAN_FILED, .key = key(action), .verdict = verdict,
                                            .reason = "filed so"}, expected);
 }
 
-static void checked(uint64_t now_ms, unsigned char action, bool lacking, const char *expected) {
+static inline void checked(uint64_t now_ms, unsigned char action, bool lacking, const char *expected) {
     feed(now_ms, &(struct kiln_plan_event){.kind = KILN_PLAN_CHECKED, .key = key(action), .lacking = lacking}, expected);
 }
 
-static void tick(uint64_t now_ms, const char *expected) {
+static inline void tick(uint64_t now_ms, const char *expected) {
     feed(now_ms, &(struct kiln_plan_event){.kind = KILN_PLAN_TICK}, expected);
 }
 
