@@ -8,6 +8,15 @@ extern const struct kiln_cli_command kiln_admin_program; // the root; its file l
 
 extern const struct kiln_cli_command kiln_admin_init;
 extern const struct kiln_cli_command kiln_admin_key;
+extern const struct kiln_cli_command kiln_admin_probe;
+extern const struct kiln_cli_command kiln_admin_trust;
+extern const struct kiln_cli_command kiln_admin_trust_show;
+extern const struct kiln_cli_command kiln_admin_trust_enrol;
+extern const struct kiln_cli_command kiln_admin_trust_rotate;
+extern const struct kiln_cli_command kiln_admin_trust_revoke;
+extern const struct kiln_cli_command kiln_admin_trust_renew;
+extern const struct kiln_cli_command kiln_admin_trust_sign;
+extern const struct kiln_cli_command kiln_admin_trust_push;
 
 #define KILN_ADMIN_TEXT_BYTES_MAX (64u << 20)
 
