@@ -428,6 +428,25 @@ bool kiln_keeper_find(void *context, const char *principal, struct kiln_principa
     return known;
 }
 
+static bool may_sign(const struct kiln_trust_record *record, const char *principal, const struct kiln_digest *id,
+                     uint64_t now) {
+    const struct kiln_verifier_key *known = kiln_trust_record_key(record, id);
+    char hex[KILN_DIGEST_HEX_LEN + 1];
+    kiln_digest_format(id, hex);
+    return known && strcmp(known->principal, principal) == 0 && now <= known->not_after_ms &&
+           !kiln_trust_record_revokes(record, KILN_REVOKED_KEY, hex, now) &&
+           !kiln_trust_record_revokes(record, KILN_REVOKED_PRINCIPAL, principal, now);
+}
+
+bool kiln_keeper_signs(struct kiln_keeper *keeper, const char *principal, const struct kiln_sign_key *key) {
+    struct kiln_digest id;
+    kiln_sign_key_id(key, &id);
+    pthread_rwlock_rdlock(&keeper->lock);
+    bool signs = in_force(keeper) && may_sign(&keeper->record, principal, &id, keeper->wall_ms());
+    pthread_rwlock_unlock(&keeper->lock);
+    return signs;
+}
+
 int kiln_keeper_open_result(struct kiln_keeper *keeper, const void *envelope, size_t len, const struct kiln_digest *action,
                             const char *scope, uint64_t generation, struct kiln_result *result, struct kiln_err *err) {
     struct kiln_verdict_question question = {envelope, len, action, scope, generation, keeper->wall_ms()};

@@ -42,6 +42,8 @@ void kiln_keeper_status(struct kiln_keeper *keeper, struct kiln_keeper_status *s
 int kiln_keeper_valid(struct kiln_keeper *keeper, struct kiln_err *err);
 uint64_t kiln_keeper_generation(struct kiln_keeper *keeper);
 bool kiln_keeper_find(void *keeper, const char *principal, struct kiln_principal *found); // fits kiln_kafka_options.find
+// Whether the record in force lets that principal sign results with that key now.
+bool kiln_keeper_signs(struct kiln_keeper *keeper, const char *principal, const struct kiln_sign_key *key);
 // Whether a signed result may be used now: by lib/fleet/verdict.h and the record in force: signed by a verifier key of the record,
 // not expired, generation and scope fit, nothing it names (key, executors of attestations, toolchain parts, action) is revoked,
 // and each attestation is signed by the executor it names, of the pool that the record says. KILN_E_CORRUPT "word: detail": it is a miss. KILN_E_DENIED: no record is in force.

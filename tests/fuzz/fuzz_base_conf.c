@@ -36,8 +36,8 @@ static void check_taken(const struct kiln_conf *conf) {
     kiln_autobuf struct kiln_buf shown = KILN_BUF_INIT(4 << 20);
     if (kiln_conf_show(conf, false, &shown))
         abort();
-    const char *line = strstr(kiln_buf_text(&shown), "a.token = ");
-    if (!line || strncmp(line, *token ? "a.token = (set)" : "a.token = (not set)", *token ? 15 : 19) != 0)
+    const char *line = strstr(kiln_buf_text(&shown), "\na.token = "); // no value holds a line end
+    if (!line || strncmp(line + 1, *token ? "a.token = (set)" : "a.token = (not set)", *token ? 15 : 19) != 0)
         abort();
 }
 
