@@ -2,6 +2,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -184,6 +185,19 @@ static struct kiln_ledger_entry a_ledger_entry(void) {
         .envelope = envelope, .envelope_len = 4};
 }
 
+// For readers in other languages: what was encoded, as lines "NAME HEX" in the file that KILN_RECORDS_OUT names.
+static void tell(const char *name, const struct kiln_buf *out) {
+    const char *path = getenv("KILN_RECORDS_OUT");
+    FILE *file = path ? fopen(path, "a") : NULL;
+    if (!file)
+        return;
+    fprintf(file, "%s ", name);
+    for (size_t i = 0; i < out->len; i++)
+        fprintf(file, "%02x", out->data[i]);
+    fputc('\n', file);
+    fclose(file);
+}
+
 static void assert_golden(enum kiln_record_type type, const struct kiln_buf *out) {
     size_t len;
     kiln_autofree unsigned char *bytes = golden_bytes(type, &len);
@@ -233,6 +247,7 @@ static void encodes_as_another_implementation(void **state) {
         struct kiln_err err = {0};                                                                                     \
         if (kiln_##name##_encode(&name, &out, &err))                                                                   \
             fail_msg("%s: %s", #name, err.text);                                                                       \
+        tell(#name, &out);                                                                                             \
         assert_golden(KILN_RECORD_##name, &out);                                                                       \
     }
     KILN_RECORD_TYPES(ASSERT_GOLDEN)
