@@ -1,5 +1,6 @@
 // Judging: what becomes of every way a run can end, and of every way an executor can be wrong about it.
 #include "lib/rustc/paths.h"
+#include "lib/wire/attested.h"
 #include "tests/unit/verifier_rig.h"
 #include "verifier/judge.h"
 
@@ -79,14 +80,6 @@ static void success(void **state) {
         assert_false(result->outputs[i].executable);
     assert_int_equal(result->closure_count, 2);
     assert_true(kiln_digest_equal(&result->action, &rig->action_digest));
-    assert_string_equal(result->profile, rig->action.profile);
-    assert_true(kiln_digest_equal(&result->toolchain_rustc, &rig->action.toolchain_rustc));
-    assert_int_equal(result->attestations_count, 1);
-    assert_string_equal(result->attestations[0].executor, "executor");
-    assert_string_equal(result->attestations[0].pool, "local");
-    assert_string_equal(result->attestations[0].backend, "bwrap");
-    assert_int_equal(result->attestations[0].at_ms, 1600000000000);
-    assert_int_equal(result->attestations[0].signature[63], 9);
     assert_int_equal(result->expires_ms, 0);
 }
 
@@ -112,6 +105,44 @@ static void ends_that_give_nothing(void **state) {
     assert_verdict(rig, &candidate, KILN_PLAN_LOCALLY, "sandbox_unavailable: ");
 }
 
+// What the arguments call for decides; an executor that says otherwise attests another result.
+static void modes_as_the_arguments_call_for(void **state) {
+    struct rig *rig = *state;
+    auto_candidate candidate;
+    make_candidate(rig, plain_dep_info, &candidate);
+    for (size_t i = 0; i < candidate.outputs_count; i++) {
+        candidate.outputs[i].executable = true;
+        assert_verdict(rig, &candidate, KILN_PLAN_LOCALLY, "form: output ");
+        candidate.outputs[i].executable = false;
+    }
+}
+
+static void says_what_the_action_named(void **state) {
+    struct rig *rig = *state;
+    auto_candidate candidate;
+    auto_judgement judgement = {0};
+    make_candidate(rig, plain_dep_info, &candidate);
+    judge(rig, &candidate, &judgement);
+    const struct kiln_result *result = &judgement.result;
+    struct kiln_digest inputs, outputs;
+    assert_int_equal(kiln_action_inputs_digest(&rig->action, &inputs, NULL), 0);
+    assert_int_equal(kiln_result_outputs_digest(result->outputs, result->outputs_count, &outputs, NULL), 0);
+    assert_true(kiln_digest_equal(&result->inputs, &inputs));
+    assert_string_equal(result->profile, rig->action.profile);
+    assert_true(kiln_digest_equal(&result->toolchain_runtime, &rig->action.toolchain_runtime));
+    assert_true(kiln_digest_equal(&result->toolchain_rustc, &rig->action.toolchain_rustc));
+    assert_true(kiln_digest_equal(&result->toolchain_link, &rig->action.toolchain_link));
+    assert_string_equal(result->policy, "agreement=1");
+    assert_int_equal(result->attestations_count, 1);
+    const struct kiln_attestation *attestation = &result->attestations[0];
+    assert_string_equal(attestation->executor, "executor");
+    assert_string_equal(attestation->pool, "local");
+    assert_string_equal(attestation->backend, "bwrap");
+    assert_int_equal(attestation->at_ms, 1600000000000);
+    assert_int_equal(attestation->signature[63], 9);
+    assert_true(kiln_digest_equal(&attestation->outputs, &outputs));
+}
+
 static void observed(void **state) {
     struct rig *rig = *state;
     auto_candidate candidate;
@@ -125,6 +156,10 @@ static void observed(void **state) {
     assert_int_equal(judgement.result.outcome, KILN_OUTCOME_LOCAL);
     assert_int_equal(judgement.result.outputs_count, 0);
     assert_int_equal(judgement.result.closure_count, 0);
+    // Attested are the outputs as they were: that is what the executor signed.
+    struct kiln_attestation attestation;
+    assert_int_equal(kiln_candidate_attestation(&candidate, &attestation, NULL), 0);
+    assert_true(kiln_digest_equal(&judgement.result.attestations[0].outputs, &attestation.outputs));
     assert_int_equal(judgement.result.reasons_count, 3);
     assert_string_equal(judgement.result.reasons[0], "clock: gettimeofday");
     assert_string_equal(judgement.result.reasons[2], "undeclared_path: /etc/hosts");
@@ -233,8 +268,18 @@ static void incomplete(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {rig_test(success),       rig_test(ends_that_give_nothing), rig_test(observed),
-                                       rig_test(many_observations), rig_test(variables),          rig_test(bad_dep_info),
-                                       rig_test(lost_dep_info), rig_test(wrong_names),            rig_test(incomplete)};
+    const struct CMUnitTest tests[] = {
+        rig_test(success),
+        rig_test(ends_that_give_nothing),
+        rig_test(modes_as_the_arguments_call_for),
+        rig_test(says_what_the_action_named),
+        rig_test(observed),
+        rig_test(many_observations),
+        rig_test(variables),
+        rig_test(bad_dep_info),
+        rig_test(lost_dep_info),
+        rig_test(wrong_names),
+        rig_test(incomplete),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
