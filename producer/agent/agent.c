@@ -71,7 +71,8 @@ static int open_bus(struct kiln_agent *agent, struct kiln_err *err) {
         rc = kiln_bus_server_connect(agent->bus, KILN_BUS_AGENT, &fd, err);
     if (rc == 0)
         rc = kiln_bus_open_fd(fd, &bus, err);
-    return rc ? rc : kiln_submitter_new(bus, "host", &agent->submitter, err);
+    const struct kiln_submitter_options options = {.agent = "host", .tenant = "local"};
+    return rc ? rc : kiln_submitter_new(bus, &options, &agent->submitter, err);
 }
 
 // The verifier makes its key at its first start; every result, also from the local cache, is checked with its public half.
@@ -94,20 +95,25 @@ static int load_trust(struct kiln_agent *agent, struct kiln_err *err) {
 
 static int open_rooms(struct kiln_agent *agent, struct kiln_err *err) {
     const char *dir = agent->options.dir;
-    kiln_autofree char *store = kiln_path_join(dir, "store"), *l0 = kiln_path_join(dir, "l0");
-    if (!store || !l0 || !(agent->ancestors = kiln_ancestors_new()) || !(agent->breaker = kiln_breaker_new(BREAKER_MS)) ||
+    const enum kiln_toolchain_use use = kiln_fleet_configured(agent->conf) ? KILN_TOOLCHAIN_NAMED : KILN_TOOLCHAIN_STAGED;
+    kiln_autofree char *l0 = kiln_path_join(dir, "l0");
+    if (!l0 || !(agent->ancestors = kiln_ancestors_new()) || !(agent->breaker = kiln_breaker_new(BREAKER_MS)) ||
         !(agent->conversations = kiln_conversations_new()))
         return kiln_fail(err, KILN_E_NOMEM, "agent");
     int rc = kiln_l0_open(l0, kiln_conf_number(agent->conf, "cache.max_size"), &agent->l0, err);
     if (rc == 0)
         rc = kiln_memo_new(agent->l0, &agent->memo, err);
     if (rc == 0)
-        rc = kiln_toolchains_new(dir, agent->l0, agent->options.system_mode, &agent->toolchains, err);
-    if (rc == 0)
-        rc = kiln_store_open_dir(store, KILN_ROLE_AGENT, &agent->store, err);
-    if (rc == 0)
-        rc = kiln_stats_open(dir, &agent->stats, err);
-    return rc ? rc : open_bus(agent, err);
+        rc = kiln_toolchains_new(dir, agent->l0, agent->options.system_mode, use, &agent->toolchains, err);
+    return rc ? rc : kiln_stats_open(dir, &agent->stats, err);
+}
+
+static int join_fleet(struct kiln_agent *agent, struct kiln_err *err) {
+    const struct kiln_membership_options options = {
+        .conf = agent->conf, .dir = agent->options.dir, .l0 = agent->l0, .stats = agent->stats,
+        .late_ms = kiln_conf_number(agent->conf, "build.wait"),
+    };
+    return kiln_membership_open(&options, &agent->membership, err);
 }
 
 static int start_children(struct kiln_agent *agent, struct kiln_err *err) {
@@ -123,6 +129,14 @@ static int start_children(struct kiln_agent *agent, struct kiln_err *err) {
     return rc ? rc : load_trust(agent, err);
 }
 
+static int open_embedded(struct kiln_agent *agent, struct kiln_err *err) {
+    kiln_autofree char *store = kiln_path_join(agent->options.dir, "store");
+    int rc = store ? kiln_store_open_dir(store, KILN_ROLE_AGENT, &agent->store, err) : kiln_fail(err, KILN_E_NOMEM, "agent");
+    if (rc == 0)
+        rc = open_bus(agent, err);
+    return rc ? rc : start_children(agent, err);
+}
+
 static void fill_compile_context(struct kiln_agent *agent) {
     agent->compile = (struct kiln_compile_context){
         .unit = {.l0 = agent->l0, .memo = agent->memo, .toolchains = agent->toolchains, .ancestors = agent->ancestors,
@@ -132,6 +146,8 @@ static void fill_compile_context(struct kiln_agent *agent) {
         .submitter = agent->submitter, .breaker = agent->breaker, .stats = agent->stats,
         .wait_ms = kiln_conf_number(agent->conf, "build.wait"),
     };
+    if (agent->membership)
+        kiln_membership_equip(agent->membership, &agent->compile);
 }
 
 int kiln_agent_open(const struct kiln_agent_options *options, struct kiln_agent *agent, struct kiln_err *err) {
@@ -145,7 +161,7 @@ int kiln_agent_open(const struct kiln_agent_options *options, struct kiln_agent 
     if (rc == 0)
         rc = open_rooms(agent, err);
     if (rc == 0)
-        rc = start_children(agent, err);
+        rc = kiln_fleet_configured(agent->conf) ? join_fleet(agent, err) : open_embedded(agent, err);
     if (rc) {
         kiln_agent_close(agent);
         return rc;
@@ -155,6 +171,7 @@ int kiln_agent_open(const struct kiln_agent_options *options, struct kiln_agent 
 }
 
 void kiln_agent_close(struct kiln_agent *agent) {
+    kiln_membership_close(agent->membership);
     kiln_submitter_free(agent->submitter);
     kiln_children_free(agent->children);
     kiln_bus_server_free(agent->bus);
@@ -186,8 +203,23 @@ void kiln_agent_count_missed(struct kiln_agent *agent) {
         kiln_log(KILN_LOG_WARN, "missed", "error", err.text, NULL);
 }
 
+void kiln_agent_give_up(struct kiln_agent *agent, const char *reason) {
+    if (agent->membership)
+        kiln_membership_give_up(agent->membership, reason);
+    else
+        kiln_submitter_give_up(agent->submitter, reason);
+}
+
+size_t kiln_agent_waiting(const struct kiln_agent *agent) {
+    return agent->membership ? kiln_link_waiting(kiln_membership_link(agent->membership))
+                             : kiln_submitter_waiting(agent->submitter);
+}
+
 void kiln_agent_tick(struct kiln_agent *agent, uint64_t now_ms) {
-    kiln_children_tick(agent->children, now_ms);
+    if (agent->membership)
+        kiln_membership_tick(agent->membership, now_ms);
+    else
+        kiln_children_tick(agent->children, now_ms);
     struct kiln_err err = {0};
     if (kiln_stats_save(agent->stats, &err) || kiln_l0_evict(agent->l0, &err))
         kiln_log(KILN_LOG_WARN, "housekeeping", "error", err.text, NULL);

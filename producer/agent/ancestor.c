@@ -114,26 +114,41 @@ static bool split_environ(const struct kiln_buf *bytes, struct kiln_ancestor *an
     return true;
 }
 
-void kiln_ancestor_find(struct kiln_ancestors *ancestors, pid_t wrapper, struct kiln_ancestor *ancestor) {
-    *ancestor = (struct kiln_ancestor){0};
+static bool find_cargo(pid_t wrapper, pid_t *cargo, unsigned long long *started, int *hops) {
     pid_t pid = wrapper, parent;
     char name[32];
-    unsigned long long started;
-    if (!read_stat(pid, name, &parent, &started))
-        return;
+    if (!read_stat(pid, name, &parent, started))
+        return false;
     for (int hop = 0; hop < HOPS_MAX && parent > 1; hop++) {
         pid = parent;
-        if (!read_stat(pid, name, &parent, &started))
-            return;
+        if (!read_stat(pid, name, &parent, started))
+            return false;
         if (strcmp(name, "cargo"))
             continue;
-        kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(ENVIRON_BYTES_MAX);
-        if (load_environ(ancestors, pid, started, &bytes) && split_environ(&bytes, ancestor)) {
-            ancestor->found = true;
-            ancestor->direct = hop == 0;
-        } else {
-            kiln_ancestor_release(ancestor);
-        }
+        *cargo = pid;
+        *hops = hop;
+        return true;
+    }
+    return false;
+}
+
+bool kiln_ancestor_identify(pid_t wrapper, pid_t *cargo, unsigned long long *started) {
+    int hops;
+    return find_cargo(wrapper, cargo, started, &hops);
+}
+
+void kiln_ancestor_find(struct kiln_ancestors *ancestors, pid_t wrapper, struct kiln_ancestor *ancestor) {
+    *ancestor = (struct kiln_ancestor){0};
+    pid_t cargo;
+    unsigned long long started;
+    int hops;
+    if (!find_cargo(wrapper, &cargo, &started, &hops))
         return;
+    kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(ENVIRON_BYTES_MAX);
+    if (load_environ(ancestors, cargo, started, &bytes) && split_environ(&bytes, ancestor)) {
+        ancestor->found = true;
+        ancestor->direct = hops == 0;
+    } else {
+        kiln_ancestor_release(ancestor);
     }
 }

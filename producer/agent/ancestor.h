@@ -22,3 +22,5 @@ struct kiln_ancestors *kiln_ancestors_new(void); // NULL on exhausted memory
 void kiln_ancestors_free(struct kiln_ancestors *ancestors);
 void kiln_ancestor_find(struct kiln_ancestors *ancestors, pid_t wrapper, struct kiln_ancestor *ancestor);
 void kiln_ancestor_release(struct kiln_ancestor *ancestor);
+// Which process that cargo is, without looking at its environment. false without one.
+bool kiln_ancestor_identify(pid_t wrapper, pid_t *cargo, unsigned long long *started);

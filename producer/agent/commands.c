@@ -70,16 +70,9 @@ static void run_doctor(struct run *run) {
     run->exit_code = healthy ? 0 : 1;
 }
 
-static void show_status(struct run *run) {
+static void show_children(struct run *run) {
     static const char *const names[KILN_CHILDREN] = {"verifier", "executor"};
     const struct kiln_agent *agent = run->agent;
-    unsigned long long up = (kiln_clock_ms() - agent->started_ms) / 1000;
-    if (run->json)
-        kiln_buf_addf(&run->out, "{\"pid\":%d,\"version\":\"%s\",\"dir\":\"%s\",\"up_seconds\":%llu,\"waiting\":%zu", (int)getpid(),
-                      KILN_VERSION, agent->options.dir, up, kiln_submitter_waiting(agent->submitter));
-    else
-        kiln_buf_addf(&run->out, "agent %s, pid %d, up %llu s, in %s; %zu units wait for a result\n", KILN_VERSION, (int)getpid(),
-                      up, agent->options.dir, kiln_submitter_waiting(agent->submitter));
     for (int i = 0; i < KILN_CHILDREN; i++) {
         pid_t pid;
         bool runs = kiln_child_runs(agent->children, (enum kiln_child)i, &pid);
@@ -90,6 +83,42 @@ static void show_status(struct run *run) {
         else
             kiln_buf_addf(&run->out, "%s: not running; see %s/agent.log\n", names[i], agent->options.dir);
     }
+}
+
+static void show_fleet(struct run *run) {
+    struct kiln_fleet *fleet = kiln_membership_fleet(run->agent->membership);
+    struct kiln_link_state link;
+    struct kiln_err trust = {0};
+    kiln_link_show(kiln_membership_link(run->agent->membership), &link);
+    bool valid = kiln_keeper_valid(kiln_fleet_keeper(fleet), &trust) == 0;
+    unsigned long long generation = kiln_keeper_generation(kiln_fleet_keeper(fleet));
+    if (run->json) {
+        kiln_buf_addf(&run->out, ",\"fleet\":{\"principal\":\"%s\",\"tenant\":\"%s\",\"generation\":%llu,\"trust_valid\":%s,"
+                                 "\"bus\":\"%s\",\"store_up\":%s}", kiln_fleet_principal(fleet), kiln_fleet_tenant(fleet), generation,
+                      valid ? "true" : "false", link.bus, link.store_up ? "true" : "false");
+        return;
+    }
+    kiln_buf_addf(&run->out, "fleet: %s of tenant %s, generation %llu; brokers %s, store %s\n", kiln_fleet_principal(fleet),
+                  kiln_fleet_tenant(fleet), generation, link.bus, link.store_up ? "up" : "down");
+    const char *const troubles[] = {valid ? "" : trust.text, link.bus_reason, link.store_reason};
+    for (size_t i = 0; i < sizeof troubles / sizeof *troubles; i++)
+        if (*troubles[i])
+            kiln_buf_addf(&run->out, "  %s\n", troubles[i]);
+}
+
+static void show_status(struct run *run) {
+    const struct kiln_agent *agent = run->agent;
+    unsigned long long up = (kiln_clock_ms() - agent->started_ms) / 1000;
+    if (run->json)
+        kiln_buf_addf(&run->out, "{\"pid\":%d,\"version\":\"%s\",\"dir\":\"%s\",\"up_seconds\":%llu,\"waiting\":%zu", (int)getpid(),
+                      KILN_VERSION, agent->options.dir, up, kiln_agent_waiting(agent));
+    else
+        kiln_buf_addf(&run->out, "agent %s, pid %d, up %llu s, in %s; %zu units wait for a result\n", KILN_VERSION, (int)getpid(),
+                      up, agent->options.dir, kiln_agent_waiting(agent));
+    if (agent->membership)
+        show_fleet(run);
+    else
+        show_children(run);
     if (run->json)
         kiln_buf_add_str(&run->out, "}\n");
 }

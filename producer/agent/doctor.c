@@ -87,16 +87,41 @@ static void check_children(const struct kiln_agent *agent, struct report *report
         snprintf(text, sizeof text, runs ? "runs" : "does not run; the end of %s/agent.log says why", agent->options.dir);
         say(report, runs, names[i], text);
     }
+}
+
+static void check_breaker(const struct kiln_agent *agent, struct report *report) {
     char reason[256];
     if (kiln_breaker_open(agent->breaker, kiln_clock_ms(), reason, sizeof reason))
         say(report, false, "breaker", reason);
 }
 
+// A doctor goes and looks: it connects where no miss has yet.
+static void check_fleet(const struct kiln_agent *agent, struct report *report) {
+    struct kiln_fleet *fleet = kiln_membership_fleet(agent->membership);
+    struct kiln_link *link = kiln_membership_link(agent->membership);
+    struct kiln_submitter *submitter;
+    struct kiln_err err = {0};
+    char text[320];
+    bool valid = kiln_keeper_valid(kiln_fleet_keeper(fleet), &err) == 0;
+    snprintf(text, sizeof text, "in force, generation %llu", (unsigned long long)kiln_keeper_generation(kiln_fleet_keeper(fleet)));
+    say(report, valid, "trust_record", valid ? text : err.text);
+    bool store = kiln_link_store(link, &err) == 0;
+    say(report, store, "store", store ? "answers" : err.text);
+    bool bus = kiln_link_submitter(link, &submitter, &err) == 0;
+    snprintf(text, sizeof text, "connected as %s of tenant %s", kiln_fleet_principal(fleet), kiln_fleet_tenant(fleet));
+    say(report, bus, "brokers", bus ? text : err.text);
+}
+
 int kiln_doctor(const struct kiln_agent *agent, bool json, struct kiln_buf *out, bool *healthy) {
     struct report report = {.out = out, .json = json ? json_array() : NULL, .healthy = true};
     check_directory(agent, &report);
-    check_children(agent, &report);
-    check_sandbox(agent, &report);
+    check_breaker(agent, &report);
+    if (agent->membership) { // the fleet's executors have the sandboxes
+        check_fleet(agent, &report);
+    } else {
+        check_children(agent, &report);
+        check_sandbox(agent, &report);
+    }
     *healthy = report.healthy;
     if (report.json) {
         kiln_autofree char *text = json_dumps(report.json, JSON_INDENT(1));

@@ -28,7 +28,8 @@
 // First byte of an index key. Part of the file format: a tag keeps its meaning.
 static const char memo_tags[KILN_MEMO_TABLES] = {
     [KILN_MEMO_FILE] = 'f',  [KILN_MEMO_TREE] = 't',  [KILN_MEMO_SCAN] = 's',      [KILN_MEMO_CLOSURE] = 'c',
-    [KILN_MEMO_LOCAL] = 'l', [KILN_MEMO_MACRO] = 'm', [KILN_MEMO_TOOLCHAIN] = 'k', [KILN_MEMO_PACKAGE] = 'p'};
+    [KILN_MEMO_LOCAL] = 'l', [KILN_MEMO_MACRO] = 'm', [KILN_MEMO_TOOLCHAIN] = 'k', [KILN_MEMO_PACKAGE] = 'p',
+    [KILN_MEMO_PUBLIC] = 'u', [KILN_MEMO_HISTORY] = 'h', [KILN_MEMO_HINTS] = 'n'};
 #define TAG_ACTION 'a'
 
 struct index_key {

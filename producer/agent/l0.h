@@ -59,6 +59,9 @@ enum kiln_memo_table {
     KILN_MEMO_MACRO,   // content digest of a proc-macro object -> verdict
     KILN_MEMO_TOOLCHAIN, // compiler resolution -> manifest digests
     KILN_MEMO_PACKAGE, // "/kiln/NAME-VERSION" + target dir -> real directory
+    KILN_MEMO_PUBLIC,  // content digest of a library that a public result gave -> nothing
+    KILN_MEMO_HISTORY, // kind of unit -> how long its results took (history.h)
+    KILN_MEMO_HINTS,   // build -> what it used (hints.h)
     KILN_MEMO_TABLES,
 };
 int kiln_l0_memo_get(struct kiln_l0 *l0, enum kiln_memo_table table, const void *key, size_t key_len,

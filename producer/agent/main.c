@@ -137,7 +137,7 @@ static void on_child(uv_signal_t *handle, int number) {
     struct service *service = handle->data;
     (void)number;
     // Only the two children: other processes are waited for by the threads that started them.
-    for (int i = 0; i < KILN_CHILDREN; i++) {
+    for (int i = 0; service->agent.children && i < KILN_CHILDREN; i++) {
         pid_t pid;
         int status;
         if (kiln_child_runs(service->agent.children, (enum kiln_child)i, &pid) && waitpid(pid, &status, WNOHANG) == pid)
@@ -186,7 +186,7 @@ static void unwatch(struct service *service) {
 
 // Waiting units get their verdict (the submitter closes), then the serving threads end by themselves.
 static void wind_down(struct service *service) {
-    kiln_submitter_give_up(service->agent.submitter, "agent_stopping: the agent was told to stop");
+    kiln_agent_give_up(&service->agent, "agent_stopping: the agent was told to stop");
     uint64_t deadline = kiln_clock_ms() + STOP_WAIT_MS;
     while (atomic_load(&service->serving) > 0 && kiln_clock_left_ms(deadline) > 0)
         usleep(2000);

@@ -1,14 +1,19 @@
 #include "producer/agent/settings.h"
 
-#include <stdio.h>
+#include <assert.h>
+#include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/base/cleanup.h"
 #include "lib/base/path.h"
+#include "lib/fleet/fleet.h"
 
-const struct kiln_conf_key kiln_settings[] = {
+#define KEYS_MAX 128
+
+static const struct kiln_conf_key agent_keys[] = {
     {"cache.max_size", KILN_CONF_BYTES, "20G", NULL, NULL, false, "Upper bound of the local cache and of the embedded store, each."},
     {"build.incremental", KILN_CONF_CHOICE, "local", NULL, "local|drop", false,
      "What happens to -C incremental: compile such units locally, or drop the flag and cache them."},
@@ -17,7 +22,23 @@ const struct kiln_conf_key kiln_settings[] = {
     {"log.level", KILN_CONF_CHOICE, "info", "KILN_LOG", "error|warn|info|debug", false, "What the agent writes to agent.log."},
     {"log.json", KILN_CONF_BOOL, "false", NULL, NULL, false, "One JSON object a line instead of key=value."},
 };
-const size_t kiln_settings_count = sizeof kiln_settings / sizeof *kiln_settings;
+
+// The agent's own, then the fleet's. Made once; what was loaded with it borrows it.
+static struct kiln_conf_key all[KEYS_MAX];
+static pthread_once_t joined = PTHREAD_ONCE_INIT;
+
+static void join_tables(void) {
+    const size_t own_count = sizeof agent_keys / sizeof *agent_keys;
+    assert(own_count + kiln_fleet_settings_count <= KEYS_MAX);
+    memcpy(all, agent_keys, sizeof agent_keys);
+    memcpy(all + own_count, kiln_fleet_settings, kiln_fleet_settings_count * sizeof *all);
+}
+
+const struct kiln_conf_key *kiln_settings(size_t *count) {
+    pthread_once(&joined, join_tables);
+    *count = sizeof agent_keys / sizeof *agent_keys + kiln_fleet_settings_count;
+    return all;
+}
 
 static int check_owner(const char *path, struct kiln_err *err) {
     struct stat st;
@@ -30,7 +51,9 @@ static int check_owner(const char *path, struct kiln_err *err) {
 
 int kiln_settings_load(const char *file, const char *home, struct kiln_conf **out, struct kiln_err *err) {
     struct kiln_conf *conf;
-    int rc = kiln_conf_new(kiln_settings, kiln_settings_count, &conf, err);
+    size_t count;
+    const struct kiln_conf_key *keys = kiln_settings(&count);
+    int rc = kiln_conf_new(keys, count, &conf, err);
     if (rc)
         return rc;
     kiln_autofree char *own = home ? kiln_path_join(home, ".config/kiln/kiln.conf") : NULL;

@@ -4,8 +4,7 @@
 
 #include "lib/base/conf.h"
 
-extern const struct kiln_conf_key kiln_settings[];
-extern const size_t kiln_settings_count;
+const struct kiln_conf_key *kiln_settings(size_t *count); // the agent's own, and the fleet's (lib/fleet/fleet.h)
 
 // Loads `file`, or the first of ~/.config/kiln/kiln.conf and /etc/kiln/kiln.conf that exists. A file that others may
 // write, or that belongs to neither the user nor root, is refused.

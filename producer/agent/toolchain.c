@@ -15,7 +15,7 @@
 #include "lib/base/path.h"
 #include "lib/base/proc.h"
 #include "producer/agent/request_env.h"
-#include "producer/agent/toolchain_part.h"
+#include "lib/rustc/toolchain_part.h"
 
 #define PROXY_TIMEOUT_MS 60000
 #define IDENTIFY_ATTEMPTS 4
@@ -39,6 +39,7 @@ struct kiln_toolchains {
     char *stage_dir;
     struct kiln_l0 *l0;
     bool system_mode;
+    enum kiln_toolchain_use use;
     struct part *parts;
     struct proxy *proxies;
 };
@@ -50,8 +51,8 @@ void kiln_toolchain_release(struct kiln_toolchain *toolchain) {
     *toolchain = (struct kiln_toolchain){0};
 }
 
-int kiln_toolchains_new(const char *dir, struct kiln_l0 *l0, bool system_mode, struct kiln_toolchains **out,
-                        struct kiln_err *err) {
+int kiln_toolchains_new(const char *dir, struct kiln_l0 *l0, bool system_mode, enum kiln_toolchain_use use,
+                        struct kiln_toolchains **out, struct kiln_err *err) {
     struct kiln_toolchains *toolchains = calloc(1, sizeof *toolchains);
     if (!toolchains || !(toolchains->stage_dir = kiln_path_join(dir, "toolchains"))) {
         free(toolchains);
@@ -60,6 +61,7 @@ int kiln_toolchains_new(const char *dir, struct kiln_l0 *l0, bool system_mode, s
     pthread_mutex_init(&toolchains->lock, NULL);
     toolchains->l0 = l0;
     toolchains->system_mode = system_mode;
+    toolchains->use = use;
     *out = toolchains;
     return 0;
 }
@@ -217,6 +219,8 @@ static bool part_is_current(const struct kiln_toolchains *toolchains, const stru
     struct kiln_digest now;
     if (kiln_part_identity(&part->files, &now, NULL) || !kiln_digest_equal(&now, &part->identity))
         return false;
+    if (toolchains->use == KILN_TOOLCHAIN_NAMED)
+        return true;
     char hex[KILN_DIGEST_HEX_LEN + 1], path[PATH_MAX];
     kiln_digest_format(&part->digest, hex);
     return snprintf(path, sizeof path, "%s/%s/tree", toolchains->stage_dir, hex) < (int)sizeof path &&
@@ -252,7 +256,8 @@ static int read_part(struct kiln_toolchains *toolchains, const struct part_recip
     if (rc == 0)
         rc = kiln_part_identity(&part->files, &part->identity, err);
     if (rc == 0)
-        rc = kiln_part_stage(&part->files, toolchains->stage_dir, &part->digest, err);
+        rc = toolchains->use == KILN_TOOLCHAIN_NAMED ? kiln_part_digest(&part->files, &part->digest, err)
+                                                     : kiln_part_stage(&part->files, toolchains->stage_dir, &part->digest, err);
     struct kiln_digest after;
     if (rc == 0)
         rc = kiln_part_identity(&part->files, &after, err);

@@ -38,8 +38,12 @@ struct kiln_toolchain_query {
     size_t env_count;
 };
 
-int kiln_toolchains_new(const char *dir, struct kiln_l0 *l0, bool system_mode, struct kiln_toolchains **toolchains,
-                        struct kiln_err *err);
+enum kiln_toolchain_use {
+    KILN_TOOLCHAIN_STAGED, // for this host's own executor
+    KILN_TOOLCHAIN_NAMED,  // only digests: operators publish toolchains for a fleet's executors (lib/blob/toolchain_store.h)
+};
+int kiln_toolchains_new(const char *dir, struct kiln_l0 *l0, bool system_mode, enum kiln_toolchain_use use,
+                        struct kiln_toolchains **toolchains, struct kiln_err *err);
 void kiln_toolchains_free(struct kiln_toolchains *toolchains);
 int kiln_toolchain_resolve(struct kiln_toolchains *toolchains, const struct kiln_toolchain_query *query,
                            struct kiln_toolchain *toolchain, struct kiln_err *err);

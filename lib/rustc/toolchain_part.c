@@ -1,4 +1,4 @@
-#include "producer/agent/toolchain_part.h"
+#include "lib/rustc/toolchain_part.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -342,6 +342,29 @@ static int stage_file(const struct kiln_part_file *file, int root, struct kiln_t
     if (fchmod(out, executable ? 0555 : 0444))
         return kiln_fail_errno(err, KILN_E_IO, "stage %s", file->tree);
     return kiln_tree_add_file(tree, file->tree, executable, size, &digest, err);
+}
+
+static int name_file(const struct kiln_part_file *file, struct kiln_tree *tree, struct kiln_err *err) {
+    kiln_autofd int in = open(file->host, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    struct kiln_digest digest;
+    uint64_t size;
+    if (in < 0 || fstat(in, &st))
+        return kiln_fail_errno(err, KILN_E_IO, "open %s", file->host);
+    int rc = kiln_digest_of_fd(in, PART_FILE_BYTES_MAX, &digest, &size, err);
+    return rc ? kiln_wrap(err, rc, "read %s", file->host)
+              : kiln_tree_add_file(tree, file->tree, st.st_mode & 0111, size, &digest, err);
+}
+
+int kiln_part_digest(const struct kiln_part_files *files, struct kiln_digest *digest, struct kiln_err *err) {
+    kiln_autotree struct kiln_tree tree = {0};
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < files->count; i++)
+        if (files->files[i].tree)
+            rc = name_file(&files->files[i], &tree, err);
+    if (rc == 0)
+        rc = kiln_tree_finish(&tree, err);
+    return rc ? rc : kiln_tree_digest(&tree, digest, err);
 }
 
 static int stage_into(const struct kiln_part_files *files, int stage, const char *name, struct kiln_digest *digest,

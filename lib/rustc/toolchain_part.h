@@ -1,4 +1,4 @@
-// One part of a toolchain: which files of the host it consists of, and its staging.
+// One part of a toolchain (producer/agent/toolchain.h): which files of the host it consists of, its name, and its staging.
 #pragma once
 
 #include <stdbool.h>
@@ -28,6 +28,8 @@ bool kiln_part_trusted(const struct kiln_part_files *files);
 
 // What stat says of all files and directories of the list, as one digest: equal while nothing changed.
 int kiln_part_identity(const struct kiln_part_files *files, struct kiln_digest *identity, struct kiln_err *err);
+// The digest of the part's tree, without copying anything.
+int kiln_part_digest(const struct kiln_part_files *files, struct kiln_digest *digest, struct kiln_err *err);
 // Copies the files to STAGE_DIR/HEX/root and the tree to STAGE_DIR/HEX/tree; there already is success.
 int kiln_part_stage(const struct kiln_part_files *files, const char *stage_dir, struct kiln_digest *digest,
                     struct kiln_err *err);
