@@ -21,7 +21,7 @@
 struct kiln_fleet {
     const struct kiln_conf *conf; // borrowed
     enum kiln_role role;
-    struct kiln_sign_key *record_key, *sign_key;
+    struct kiln_sign_key *record_key; // NULL: a reader without one
     struct kiln_job_id incarnation;
     struct kiln_store *store, *keeper_store;
     struct kiln_keeper *keeper;
@@ -79,41 +79,53 @@ static int split_keys(char *text, const char *path, const char **access, const c
     return 0;
 }
 
+// Makes SCRATCH below state_dir and says what a connection needs; *scratch and text hold what *options borrows.
+static int make_options(const struct kiln_fleet *fleet, const char *state_dir, char **scratch,
+                        char (*text)[SECRET_FILE_BYTES_MAX + 1], struct kiln_s3_options *options, struct kiln_err *err) {
+    const char *path = setting(fleet, "s3.access_key_file");
+    *scratch = kiln_path_join(state_dir, "scratch");
+    int rc = *scratch ? kiln_fs_make_dirs(AT_FDCWD, *scratch, 0700, err) : kiln_fail(err, KILN_E_NOMEM, "no memory for a path");
+    if (rc)
+        return rc;
+    *options = (struct kiln_s3_options){.endpoint = setting(fleet, "s3.endpoint"),
+                                        .region = setting(fleet, "s3.region"),
+                                        .bucket_prefix = setting(fleet, "s3.bucket_prefix"),
+                                        .tls_ca = setting(fleet, "tls.s3_ca"),
+                                        .scratch_dir = *scratch,
+                                        .libs3 = kiln_conf_bool(fleet->conf, "s3.libs3")};
+    rc = read_secret(path, text, err);
+    if (!rc)
+        rc = split_keys(*text, path, &options->access_key, &options->secret_key, err);
+    return rc ? kiln_wrap(err, rc, "s3.access_key_file") : 0;
+}
+
 static int open_stores(struct kiln_fleet *fleet, const char *state_dir, struct kiln_err *err) {
     kiln_auto(wipe) char text[SECRET_FILE_BYTES_MAX + 1];
-    const char *path = setting(fleet, "s3.access_key_file");
-    kiln_autofree char *scratch = kiln_path_join(state_dir, "scratch");
-    struct kiln_s3_options options = {.endpoint = setting(fleet, "s3.endpoint"),
-                                      .region = setting(fleet, "s3.region"),
-                                      .bucket_prefix = setting(fleet, "s3.bucket_prefix"),
-                                      .tls_ca = setting(fleet, "tls.s3_ca"),
-                                      .scratch_dir = scratch,
-                                      .libs3 = kiln_conf_bool(fleet->conf, "s3.libs3")};
-    int rc = scratch ? kiln_fs_make_dirs(AT_FDCWD, scratch, 0700, err) : kiln_fail(err, KILN_E_NOMEM, "no memory for a path");
+    kiln_autofree char *scratch = NULL;
+    struct kiln_s3_options options;
+    int rc = make_options(fleet, state_dir, &scratch, &text, &options, err);
     if (!rc)
-        rc = read_secret(path, &text, err);
-    if (!rc)
-        rc = split_keys(text, path, &options.access_key, &options.secret_key, err);
+        rc = kiln_store_open_s3(&options, store_role(fleet->role), &fleet->store, err);
     if (rc)
-        return kiln_wrap(err, rc, "s3.access_key_file");
-    rc = kiln_store_open_s3(&options, store_role(fleet->role), &fleet->store, err);
+        return rc;
     options.request_ms = KEEPER_REQUEST_MS;
     options.parallel = 1;
     options.libs3 = false;
-    return rc ? rc : kiln_store_open_s3(&options, KILN_ROLE_READER, &fleet->keeper_store, err);
+    return kiln_store_open_s3(&options, KILN_ROLE_READER, &fleet->keeper_store, err);
 }
 
-static int load_key(const struct kiln_fleet *fleet, const char *name, struct kiln_sign_key **key, struct kiln_err *err) {
-    const char *path = setting(fleet, name);
-    int rc = path ? kiln_sign_key_load(AT_FDCWD, path, key, err) : 0;
-    return rc ? kiln_wrap(err, rc, "%s", name) : 0;
+int kiln_fleet_probe_store(const struct kiln_fleet *fleet, const char *state_dir, struct kiln_err *err) {
+    kiln_auto(wipe) char text[SECRET_FILE_BYTES_MAX + 1];
+    kiln_autofree char *scratch = NULL;
+    struct kiln_s3_options options;
+    int rc = make_options(fleet, state_dir, &scratch, &text, &options, err);
+    return rc ? rc : kiln_s3_probe(&options, err);
 }
 
-static int load_keys(struct kiln_fleet *fleet, struct kiln_err *err) {
-    int rc = load_key(fleet, "fleet.record_key", &fleet->record_key, err);
-    if (!rc && fleet->role == KILN_ROLE_OF_VERIFIER)
-        rc = load_key(fleet, "fleet.sign_key", &fleet->sign_key, err);
-    return rc;
+static int load_key(struct kiln_fleet *fleet, struct kiln_err *err) {
+    const char *path = setting(fleet, "fleet.record_key");
+    int rc = path ? kiln_sign_key_load(AT_FDCWD, path, &fleet->record_key, err) : 0;
+    return rc ? kiln_wrap(err, rc, "fleet.record_key") : 0;
 }
 
 static int make_incarnation(struct kiln_job_id *incarnation, struct kiln_err *err) {
@@ -149,7 +161,7 @@ int kiln_fleet_open(const struct kiln_conf *conf, enum kiln_role role, const cha
         return kiln_fail(err, KILN_E_NOMEM, "no memory for a fleet");
     made->conf = conf;
     made->role = role;
-    rc = load_keys(made, err);
+    rc = load_key(made, err);
     if (!rc)
         rc = make_incarnation(&made->incarnation, err);
     if (!rc)
@@ -172,7 +184,6 @@ void kiln_fleet_close(struct kiln_fleet *fleet) {
     if (fleet->store)
         kiln_store_close(fleet->store);
     kiln_sign_key_free(fleet->record_key);
-    kiln_sign_key_free(fleet->sign_key);
     free(fleet);
 }
 
@@ -212,7 +223,6 @@ const char *kiln_fleet_tenant(const struct kiln_fleet *fleet) { return kiln_conf
 const char *kiln_fleet_pool(const struct kiln_fleet *fleet) { return kiln_conf_text(fleet->conf, "fleet.pool"); }
 const struct kiln_job_id *kiln_fleet_incarnation(const struct kiln_fleet *fleet) { return &fleet->incarnation; }
 const struct kiln_sign_key *kiln_fleet_record_key(const struct kiln_fleet *fleet) { return fleet->record_key; }
-const struct kiln_sign_key *kiln_fleet_sign_key(const struct kiln_fleet *fleet) { return fleet->sign_key; }
 
 static int check_enrolment(const struct kiln_fleet *fleet, const struct kiln_principal *found, struct kiln_err *err) {
     uint8_t key[KILN_PUBLIC_KEY_BYTES] = {0};
@@ -236,8 +246,5 @@ int kiln_fleet_enrolled(struct kiln_fleet *fleet, struct kiln_err *err) {
         return rc;
     if (!kiln_keeper_find(fleet->keeper, kiln_fleet_principal(fleet), &found))
         return kiln_fail(err, KILN_E_DENIED, "%s is not enrolled, or is revoked", kiln_fleet_principal(fleet));
-    rc = check_enrolment(fleet, &found, err);
-    if (!rc && fleet->sign_key && !kiln_keeper_signs(fleet->keeper, kiln_fleet_principal(fleet), fleet->sign_key))
-        rc = kiln_fail(err, KILN_E_DENIED, "the record does not know the signing key of %s, or no longer", found.name);
-    return rc;
+    return check_enrolment(fleet, &found, err);
 }

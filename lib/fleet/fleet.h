@@ -28,6 +28,8 @@ int kiln_fleet_roots(const struct kiln_conf *conf, uint8_t keys[KILN_TRUST_ROOTS
 int kiln_fleet_open(const struct kiln_conf *conf, enum kiln_role role, const char *state_dir, struct kiln_fleet **fleet,
                     struct kiln_err *err);
 void kiln_fleet_close(struct kiln_fleet *fleet); // after the buses made from it
+// Whether the S3 server honours what a vault needs (kiln_s3_probe): for a verifier, before it starts.
+int kiln_fleet_probe_store(const struct kiln_fleet *fleet, const char *state_dir, struct kiln_err *err);
 int kiln_fleet_open_bus(struct kiln_fleet *fleet, struct kiln_bus **bus, struct kiln_err *err);
 struct kiln_store *kiln_fleet_store(struct kiln_fleet *fleet); // borrowed
 struct kiln_keeper *kiln_fleet_keeper(struct kiln_fleet *fleet);
@@ -36,7 +38,6 @@ const char *kiln_fleet_tenant(const struct kiln_fleet *fleet);
 const char *kiln_fleet_pool(const struct kiln_fleet *fleet);
 const struct kiln_job_id *kiln_fleet_incarnation(const struct kiln_fleet *fleet);
 const struct kiln_sign_key *kiln_fleet_record_key(const struct kiln_fleet *fleet); // NULL for a reader without one
-const struct kiln_sign_key *kiln_fleet_sign_key(const struct kiln_fleet *fleet);   // a verifier's, for results; else NULL
-// Whether the record in force knows this process: the name, with this role, tenant, pool and record key, not revoked, and a verifier's
-// signing key. KILN_E_DENIED with what differs.
+// Whether the record in force knows this process: the name, with this role, tenant, pool and record key, and not revoked.
+// KILN_E_DENIED with what differs.
 int kiln_fleet_enrolled(struct kiln_fleet *fleet, struct kiln_err *err);
