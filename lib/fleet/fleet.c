@@ -22,6 +22,7 @@ struct kiln_fleet {
     const struct kiln_conf *conf; // borrowed
     enum kiln_role role;
     struct kiln_sign_key *record_key; // NULL: a reader without one
+    struct kiln_sign_key *sign_key;   // NULL: no verifier
     struct kiln_job_id incarnation;
     struct kiln_store *store, *keeper_store;
     struct kiln_keeper *keeper;
@@ -122,10 +123,17 @@ int kiln_fleet_probe_store(const struct kiln_fleet *fleet, const char *state_dir
     return rc ? rc : kiln_s3_probe(&options, err);
 }
 
-static int load_key(struct kiln_fleet *fleet, struct kiln_err *err) {
-    const char *path = setting(fleet, "fleet.record_key");
-    int rc = path ? kiln_sign_key_load(AT_FDCWD, path, &fleet->record_key, err) : 0;
-    return rc ? kiln_wrap(err, rc, "fleet.record_key") : 0;
+static int load_key(const struct kiln_fleet *fleet, const char *name, struct kiln_sign_key **key, struct kiln_err *err) {
+    const char *path = setting(fleet, name);
+    int rc = path ? kiln_sign_key_load(AT_FDCWD, path, key, err) : 0;
+    return rc ? kiln_wrap(err, rc, "%s", name) : 0;
+}
+
+static int load_keys(struct kiln_fleet *fleet, struct kiln_err *err) {
+    int rc = load_key(fleet, "fleet.record_key", &fleet->record_key, err);
+    if (!rc && fleet->role == KILN_ROLE_OF_VERIFIER)
+        rc = load_key(fleet, "fleet.sign_key", &fleet->sign_key, err);
+    return rc;
 }
 
 static int make_incarnation(struct kiln_job_id *incarnation, struct kiln_err *err) {
@@ -161,7 +169,7 @@ int kiln_fleet_open(const struct kiln_conf *conf, enum kiln_role role, const cha
         return kiln_fail(err, KILN_E_NOMEM, "no memory for a fleet");
     made->conf = conf;
     made->role = role;
-    rc = load_key(made, err);
+    rc = load_keys(made, err);
     if (!rc)
         rc = make_incarnation(&made->incarnation, err);
     if (!rc)
@@ -184,6 +192,7 @@ void kiln_fleet_close(struct kiln_fleet *fleet) {
     if (fleet->store)
         kiln_store_close(fleet->store);
     kiln_sign_key_free(fleet->record_key);
+    kiln_sign_key_free(fleet->sign_key);
     free(fleet);
 }
 
@@ -223,6 +232,7 @@ const char *kiln_fleet_tenant(const struct kiln_fleet *fleet) { return kiln_conf
 const char *kiln_fleet_pool(const struct kiln_fleet *fleet) { return kiln_conf_text(fleet->conf, "fleet.pool"); }
 const struct kiln_job_id *kiln_fleet_incarnation(const struct kiln_fleet *fleet) { return &fleet->incarnation; }
 const struct kiln_sign_key *kiln_fleet_record_key(const struct kiln_fleet *fleet) { return fleet->record_key; }
+const struct kiln_sign_key *kiln_fleet_sign_key(const struct kiln_fleet *fleet) { return fleet->sign_key; }
 
 static int check_enrolment(const struct kiln_fleet *fleet, const struct kiln_principal *found, struct kiln_err *err) {
     uint8_t key[KILN_PUBLIC_KEY_BYTES] = {0};
@@ -246,5 +256,8 @@ int kiln_fleet_enrolled(struct kiln_fleet *fleet, struct kiln_err *err) {
         return rc;
     if (!kiln_keeper_find(fleet->keeper, kiln_fleet_principal(fleet), &found))
         return kiln_fail(err, KILN_E_DENIED, "%s is not enrolled, or is revoked", kiln_fleet_principal(fleet));
-    return check_enrolment(fleet, &found, err);
+    rc = check_enrolment(fleet, &found, err);
+    if (!rc && fleet->sign_key && !kiln_keeper_signs(fleet->keeper, found.name, fleet->sign_key))
+        rc = kiln_fail(err, KILN_E_DENIED, "the record does not know the signing key of %s, or no longer", found.name);
+    return rc;
 }

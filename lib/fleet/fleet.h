@@ -38,6 +38,7 @@ const char *kiln_fleet_tenant(const struct kiln_fleet *fleet);
 const char *kiln_fleet_pool(const struct kiln_fleet *fleet);
 const struct kiln_job_id *kiln_fleet_incarnation(const struct kiln_fleet *fleet);
 const struct kiln_sign_key *kiln_fleet_record_key(const struct kiln_fleet *fleet); // NULL for a reader without one
-// Whether the record in force knows this process: the name, with this role, tenant, pool and record key, and not revoked.
-// KILN_E_DENIED with what differs.
+const struct kiln_sign_key *kiln_fleet_sign_key(const struct kiln_fleet *fleet); // a verifier's, for results; else NULL
+// Whether the record in force knows this process: the name, with this role, tenant, pool and record key, not revoked, and a
+// verifier's signing key. KILN_E_DENIED with what differs.
 int kiln_fleet_enrolled(struct kiln_fleet *fleet, struct kiln_err *err);

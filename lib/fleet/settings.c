@@ -13,6 +13,7 @@ const struct kiln_conf_key kiln_fleet_settings[] = {
     TEXT("fleet.tenant", "", "An agent's tenant, as it is enrolled."),
     TEXT("fleet.pool", "", "An executor's pool, as it is enrolled; agreement counts pools."),
     TEXT("fleet.record_key", "", "File of the private key that signs this principal's records."),
+    TEXT("fleet.sign_key", "", "File of the private key with which a verifier signs results."),
     TEXT("fleet.trust_roots", "", "Public keys of the roots that sign the trust record, in hex with commas between."),
     COUNT("fleet.trust_threshold", "1", "How many of the roots must have signed."),
     COUNT("fleet.partitions", "16", "Partitions of the topics that go by action, as the topics were made."),
@@ -111,12 +112,14 @@ static int check_role(const struct kiln_conf *conf, enum kiln_role role, struct 
                                       "s3.endpoint",     "s3.access_key_file", "s3.region",
                                       "s3.bucket_prefix", NULL};
     static const char *const key[] = {"fleet.record_key", NULL}, *const agent[] = {"fleet.tenant", NULL},
-                            *const executor[] = {"fleet.pool", NULL};
+                            *const executor[] = {"fleet.pool", NULL}, *const verifier[] = {"fleet.sign_key", NULL};
     int rc = check_given(conf, all, err);
     if (!rc && role != KILN_ROLE_OF_READER)
         rc = check_given(conf, key, err);
     if (!rc)
         rc = kiln_principal_check_name(kiln_conf_text(conf, "fleet.principal"), "fleet.principal", err);
+    if (!rc && role == KILN_ROLE_OF_VERIFIER)
+        rc = check_given(conf, verifier, err);
     if (!rc && role == KILN_ROLE_OF_AGENT)
         rc = check_given(conf, agent, err);
     if (!rc && role == KILN_ROLE_OF_AGENT)

@@ -76,6 +76,7 @@ class Settings:
         lines = ["[fleet]", f"brokers = 127.0.0.1:{self.ports['kafka']}", f"principal = {one.name}"]
         lines += [f"tenant = {one.tenant}"] if one.tenant else []
         lines += [f"pool = {one.pool}"] if one.pool else []
+        lines += [f"sign_key = {place / 'sign.key'}"] if one.role == "verifier" else []
         lines += [f"record_key = {place / 'record.key'}",
                   "trust_roots = " + ",".join(public(root) for root in self.roots()), "trust_threshold = 2"]
         lines += [f"{name} = {count}" for name, count in PARTITIONS.items()]
@@ -83,7 +84,6 @@ class Settings:
                   f"access_key_file = {place / 's3.key'}",
                   "[tls]", f"ca = {place / 'ca.crt'}", f"cert = {place / 'tls.crt'}", f"key = {place / 'tls.key'}"]
         lines += [f"s3_ca = {place / 'ca.crt'}"] if self.secure else []
-        lines += ["[verifier]", f"signing_key = {place / 'sign.key'}"] if one.role == "verifier" else []
         return "\n".join(lines) + "\n"
 
     def write(self):
