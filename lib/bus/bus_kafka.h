@@ -32,9 +32,18 @@ struct kiln_kafka_options {
     void *context;
 };
 
-// Fails on a setting that is not librdkafka's or that would break safety; does not wait for a broker.
+// Fails on a setting that is not librdkafka's or that would break safety; does not wait for a broker. Strings are copied.
 int kiln_bus_open_kafka(const struct kiln_kafka_options *options, struct kiln_bus **bus, struct kiln_err *err);
-// Partition and offset where a results reader of this principal and incarnation is to wait: SHA-256(principal, incarnation).
+struct kiln_kafka_stats { // since it was opened
+    uint64_t published, delivered, failed; // failed: taken by publish and then not by the brokers
+    uint64_t polled, refused;              // refused: by the checks above
+    uint64_t commits, commits_failed, rewinds, producers; // producers: made anew after a fatal error, and the first
+    char last_failure[160];                // of a publish or commit; "" when none
+    char last_refusal[96];                 // the reason
+};
+void kiln_bus_kafka_stats(struct kiln_bus *bus, struct kiln_kafka_stats *stats); // any thread
+// Partition of the results topic where this principal and incarnation waits: the first four bytes (big-endian) of
+// SHA-256(field principal, incarnation), mod partitions.
 uint32_t kiln_kafka_result_partition(const char *principal, const struct kiln_job_id *incarnation, uint32_t partitions);
 // KILN_E_DENIED with the reason when a name may not be set in [kafka].
 int kiln_kafka_setting_check(const char *name, struct kiln_err *err);
