@@ -119,7 +119,11 @@ static S3BucketContext bucket_of(const struct kiln_libs3 *libs3) {
                              .uriStyle = S3UriStylePath, .accessKeyId = libs3->access, .secretAccessKey = libs3->secret};
 }
 
-// libs3's own word counts least.
+// libs3's own word counts least: it calls a PUT that succeeded ConnectionFailed when the server sent no 100 before.
+static bool believable(const struct transfer *transfer) {
+    return transfer->said == S3StatusOK || (transfer->body && transfer->said == S3StatusConnectionFailed);
+}
+
 static int judge(struct transfer *transfer, const char *key, struct kiln_err *err) {
     int rc;
     if (transfer->err.code) {
@@ -127,7 +131,7 @@ static int judge(struct transfer *transfer, const char *key, struct kiln_err *er
             *err = transfer->err;
         return transfer->err.code;
     }
-    if (transfer->result == CURLE_OK && transfer->status == 200 && transfer->said == S3StatusOK)
+    if (transfer->result == CURLE_OK && transfer->status == 200 && believable(transfer))
         return 0;
     if (transfer->result == CURLE_OK && transfer->status == 404)
         return kiln_fail(err, KILN_E_NOTFOUND, "object %s: the store answers 404", key);

@@ -21,8 +21,8 @@ static bool role_may(enum kiln_store_role role, enum right right, enum kiln_spac
     case KILN_ROLE_VERIFIER:
         return true;
     case KILN_ROLE_AGENT:
-        if (right == RIGHT_READ)
-            return space == KILN_SPACE_VAULT;
+        if (right == RIGHT_READ && space == KILN_SPACE_VAULT)
+            return true;
         return space == KILN_SPACE_QUARANTINE && strncmp(key, "in/", 3) == 0;
     case KILN_ROLE_EXECUTOR:
         if (right == RIGHT_PUT)

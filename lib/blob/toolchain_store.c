@@ -15,7 +15,7 @@
 char *kiln_key_toolchain(const struct kiln_digest *part) {
     char hex[KILN_DIGEST_HEX_LEN + 1], *key;
     kiln_digest_format(part, hex);
-    return asprintf(&key, "toolchains/%s", hex) < 0 ? NULL : key;
+    return asprintf(&key, "toolchain/%s", hex) < 0 ? NULL : key;
 }
 
 bool kiln_toolchain_is_published(struct kiln_store *store, const struct kiln_digest *part) {

@@ -8,7 +8,7 @@
 
 #include "lib/blob/store.h"
 
-// "toolchains/HEX"; heap.
+// "toolchain/HEX"; heap.
 char *kiln_key_toolchain(const struct kiln_digest *part);
 bool kiln_toolchain_is_published(struct kiln_store *store, const struct kiln_digest *part);
 // Publishes the part that is staged at STAGE_DIR/HEX; there already is success.
