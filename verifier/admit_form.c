@@ -3,7 +3,6 @@
 
 #include "lib/base/cleanup.h"
 #include "lib/base/path.h"
-#include "lib/bus/bus.h"
 #include "lib/rustc/argv.h"
 #include "lib/rustc/paths.h"
 #include "verifier/admit.h"
@@ -87,21 +86,16 @@ static int check_closure(const struct kiln_job_submitted *record, struct kiln_er
     return 0;
 }
 
-static int check_record(const struct kiln_admit *admit, const struct kiln_job_submitted *record, struct kiln_err *err) {
+static int check_record(const struct kiln_job_submitted *record, struct kiln_err *err) {
     struct kiln_digest digest;
     kiln_digest_of(record->action, record->action_len, &digest);
-    if (strcmp(record->tenant, admit->tenant) != 0)
-        return kiln_fail(err, KILN_E_DENIED, "tenant: %s is not served here", record->tenant);
-    if (record->waiter_partition >= KILN_BUS_PARTITIONS_MAX)
-        return kiln_fail(err, KILN_E_DENIED, "partition: %u does not exist", record->waiter_partition);
     if (!kiln_digest_equal(&digest, &record->action_digest))
         return kiln_fail(err, KILN_E_DENIED, "action_digest: the action's bytes have another one");
     return check_closure(record, err);
 }
 
-int kiln_admit_form(const struct kiln_admit *admit, const struct kiln_job_submitted *record, struct kiln_action *action,
-                    struct kiln_err *err) {
-    int rc = check_record(admit, record, err);
+int kiln_admit_form(const struct kiln_job_submitted *record, struct kiln_action *action, struct kiln_err *err) {
+    int rc = check_record(record, err);
     if (rc)
         return rc;
     kiln_autoaction struct kiln_action decoded = {0};

@@ -1,7 +1,9 @@
-// kiln-verifier: the only program that signs. Descriptor 3 is its connection to the bus; it ends when the bus goes.
+// kiln-verifier: the only program that signs. With --config it serves a fleet (fleet_verifier.c). Without, it is the embedded
+// one: descriptor 3 is its connection to the bus, and it ends when the bus goes.
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,15 +14,12 @@
 #include "lib/base/fs.h"
 #include "lib/base/log.h"
 #include "lib/base/path.h"
-#include "verifier/docket.h"
+#include "verifier/fleet_verifier.h"
+#include "verifier/serve.h"
 
 #define BUS_FD 3
-#define TENANT "local"
-#define SCOPE "local"
-#define GENERATION 1
+#define PRINCIPAL "local"
 #define POLL_MS_MAX 5000u
-#define TICK_GRACE_MS 20u      // for records that are on their way when a tick is due
-#define RECORDS_PER_TICK 256u  // and the tick comes anyway
 #define QUIET_MS (15u * 1000)  // without a record before pruning
 #define PRUNE_EVERY_MS (5ull * 60 * 1000)
 #define KEEP_MS (10ull * 60 * 1000)
@@ -71,16 +70,19 @@ static int open_keys(struct rooms *rooms, const char *dir, struct kiln_err *err)
 }
 
 static int open_docket(struct rooms *rooms, const struct kiln_conf *conf, struct kiln_err *err) {
-    const struct kiln_docket_options options = {
-        .bus = rooms->bus,
-        .admit = {.store = rooms->store, .tenant = TENANT, .scope = SCOPE, .scratch_dir = rooms->scratch_dir},
-        .vault = {.store = rooms->store, .key = rooms->key, .trust = rooms->trust, .scope = SCOPE,
-                  .generation = GENERATION},
+    struct kiln_docket_options docket = {
+        .bus = rooms->bus, .store = rooms->store, .scratch_dir = rooms->scratch_dir, .principal = PRINCIPAL,
+        .vault = {.store = rooms->store, .key = rooms->key, .open = kiln_vault_open_trusted, .context = rooms->trust,
+                  .scratch_dir = rooms->scratch_dir},
         .plan = {.lease_ms = kiln_conf_number(conf, "lease"), .upload_ms = kiln_conf_number(conf, "upload")},
     };
     static const struct kiln_bus_subscription topics[] = {
         {KILN_TOPIC_JOBS, false}, {KILN_TOPIC_CREDITS, false}, {KILN_TOPIC_LEASES, false}, {KILN_TOPIC_CANDIDATES, false}};
-    int rc = kiln_docket_new(&options, &rooms->docket, err);
+    int rc = getrandom(&docket.plan.hash_seed, sizeof docket.plan.hash_seed, 0) == sizeof docket.plan.hash_seed
+                 ? 0
+                 : kiln_fail_errno(err, KILN_E_IO, "no random bytes");
+    if (!rc)
+        rc = kiln_docket_new(&docket, &rooms->docket, err);
     return rc ? rc : kiln_bus_subscribe(rooms->bus, topics, sizeof topics / sizeof *topics, err);
 }
 
@@ -120,58 +122,30 @@ static void prune(struct rooms *rooms) {
 
 // When things are done that nobody waits for: after a quiet while, or at last when there never is one.
 struct chores {
+    struct rooms *rooms;
     uint64_t record_ms, pruned_ms;
     bool changed; // something may have been stored since
 };
 
-static void do_chores(struct rooms *rooms, struct chores *chores) {
+static void do_chores(void *context, uint64_t record_ms) {
+    struct chores *chores = context;
     uint64_t now_ms = kiln_clock_ms();
-    bool quiet = kiln_docket_flights(rooms->docket) == 0 && now_ms - chores->record_ms >= QUIET_MS;
+    chores->changed |= record_ms != chores->record_ms;
+    chores->record_ms = record_ms;
+    bool quiet = kiln_docket_flights(chores->rooms->docket) == 0 && now_ms - record_ms >= QUIET_MS;
     uint64_t wait_ms = quiet ? PRUNE_EVERY_MS : 6 * PRUNE_EVERY_MS;
     if (!chores->changed || now_ms - chores->pruned_ms < wait_ms)
         return;
-    prune(rooms);
+    prune(chores->rooms);
     chores->pruned_ms = kiln_clock_ms();
     chores->changed = false;
 }
 
-static int take_record(struct rooms *rooms, struct kiln_record *record, struct kiln_err *err) {
-    int rc = kiln_docket_take(rooms->docket, record, err);
-    if (!rc)
-        rc = kiln_bus_ack(rooms->bus, record, err);
-    kiln_record_release(record);
-    return rc;
-}
-
-static uint64_t poll_until(const struct rooms *rooms, uint64_t now_ms) {
-    uint64_t due_ms = kiln_docket_next_ms(rooms->docket);
-    if (due_ms < now_ms + TICK_GRACE_MS)
-        return now_ms + TICK_GRACE_MS;
-    return due_ms - now_ms < POLL_MS_MAX ? due_ms : now_ms + POLL_MS_MAX;
-}
-
 static int serve(struct rooms *rooms, struct kiln_err *err) {
-    struct chores chores = {.record_ms = kiln_clock_ms(), .pruned_ms = kiln_clock_ms(), .changed = true};
-    for (unsigned taken = 0;;) {
-        struct kiln_record record = {0};
-        uint64_t now_ms = kiln_clock_ms();
-        int rc = kiln_bus_poll(rooms->bus, poll_until(rooms, now_ms), &record, err);
-        if (rc == 0) {
-            rc = take_record(rooms, &record, err);
-            chores.record_ms = now_ms;
-            chores.changed = true;
-        } else if (rc == KILN_E_TIMEOUT) {
-            taken = RECORDS_PER_TICK;
-            rc = 0;
-        }
-        if (!rc && ++taken >= RECORDS_PER_TICK) {
-            taken = 0;
-            rc = kiln_docket_tick(rooms->docket, err);
-            do_chores(rooms, &chores);
-        }
-        if (rc)
-            return rc;
-    }
+    struct chores chores = {.rooms = rooms, .pruned_ms = kiln_clock_ms(), .changed = true};
+    const struct kiln_serve loop = {.bus = rooms->bus, .docket = rooms->docket, .stop_fd = -1,
+                                    .poll_ms_max = POLL_MS_MAX, .idle = do_chores, .context = &chores};
+    return kiln_serve(&loop, err);
 }
 
 static int work(const struct kiln_cli_call *call, struct kiln_conf *conf, struct kiln_err *err) {
@@ -196,6 +170,8 @@ static int work(const struct kiln_cli_call *call, struct kiln_conf *conf, struct
 static int run(const struct kiln_cli_call *call) {
     struct kiln_err err;
     struct kiln_conf *conf = NULL;
+    if (kiln_cli_text(call, "config"))
+        return kiln_fleet_verifier(kiln_cli_text(call, "config"), kiln_cli_text(call, "dir"));
     int rc = kiln_conf_new(settings, SETTINGS, &conf, &err);
     if (!rc)
         rc = work(call, conf, &err);
@@ -209,7 +185,9 @@ static int run(const struct kiln_cli_call *call) {
 }
 
 static const struct kiln_cli_option options[] = {
-    {"dir", "DIR", "The agent's state directory: store and keys are in it."},
+    {"config", "FILE", "Be a verifier of the fleet that this file describes, not a part of an agent."},
+    {"dir", "DIR", "The state directory. Of an agent: store and keys are in it."},
+    {"libexec", "DIR", "Where other programs of Kiln lie; none is needed."},
     {"vault-max", "BYTES", "Bytes kept in the store, a quarter of them for inputs (20G)."},
     {"lease", "TIME", "An executor silent for this long has lost its job (15s)."},
     {"upload", "TIME", "Time that a submitter has to upload what is wanted (60s)."},
@@ -217,7 +195,7 @@ static const struct kiln_cli_option options[] = {
 
 static const struct kiln_cli_command program = {
     .name = "kiln-verifier",
-    .help = "Verifies, dispatches and signs. Started by kiln-agent, with the bus as descriptor 3.",
+    .help = "Verifies, dispatches and signs: for a fleet (--config), or started by kiln-agent with the bus as descriptor 3.",
     .options = options,
     .options_count = sizeof options / sizeof *options,
     .run = run,

@@ -14,9 +14,9 @@ static void set_place(char **text, const char *place, const char *rest) {
     *text = kiln_place(place, rest);
 }
 
-static int form(struct rig *rig, const struct kiln_job_submitted *record, struct kiln_err *err) {
+static int form(const struct kiln_job_submitted *record, struct kiln_err *err) {
     kiln_autoaction struct kiln_action action = {0};
-    return kiln_admit_form(&rig->admit, record, &action, err);
+    return kiln_admit_form(record, &action, err);
 }
 
 static void takes_the_job(void **state) {
@@ -24,7 +24,7 @@ static void takes_the_job(void **state) {
     struct kiln_err err;
     auto_record record;
     rig_submission(rig, 1, &record);
-    assert_ok(form(rig, &record, &err));
+    assert_ok(form(&record, &err));
 }
 
 static void other_profile(struct rig *rig) { set(&rig->action.profile, "bwrap-0"); }
@@ -76,14 +76,12 @@ static void refuses_actions(void **state) {
         struct kiln_err err = {0};
         auto_record record;
         rig_submission(rig, 1, &record);
-        if (form(rig, &record, &err) != KILN_E_DENIED || strncmp(err.text, cases[i].word, strlen(cases[i].word)) != 0)
+        if (form(&record, &err) != KILN_E_DENIED || strncmp(err.text, cases[i].word, strlen(cases[i].word)) != 0)
             fail_msg("case %zu: %s", i, err.text);
         rig_teardown((void **)&rig);
     }
 }
 
-static void lie_tenant(struct kiln_job_submitted *r) { set(&r->tenant, "other"); }
-static void lie_partition(struct kiln_job_submitted *r) { r->waiter_partition = 8; }
 static void lie_digest(struct kiln_job_submitted *r) { r->action_digest.bytes[0] ^= 1; }
 static void lie_action(struct kiln_job_submitted *r) { r->action[r->action_len - 1] ^= 1; }
 static void lie_order(struct kiln_job_submitted *r) { set(&r->closure[0], "libzzz"); }
@@ -99,15 +97,14 @@ static void refuses_records(void **state) {
     static const struct {
         void (*lie)(struct kiln_job_submitted *record);
         const char *word;
-    } cases[] = {{lie_tenant, "tenant"},       {lie_partition, "partition"}, {lie_digest, "action_digest"},
-                 {lie_action, "action_digest"}, {lie_order, "closure"},      {lie_twice, "closure"},
+    } cases[] = {{lie_digest, "action_digest"}, {lie_action, "action_digest"}, {lie_order, "closure"},      {lie_twice, "closure"},
                  {lie_path, "closure"},        {lie_malformed, "action:"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct kiln_err err = {0};
         auto_record record;
         rig_submission(rig, 1, &record);
         cases[i].lie(&record);
-        if (form(rig, &record, &err) != KILN_E_DENIED || strncmp(err.text, cases[i].word, strlen(cases[i].word)) != 0)
+        if (form(&record, &err) != KILN_E_DENIED || strncmp(err.text, cases[i].word, strlen(cases[i].word)) != 0)
             fail_msg("case %zu: %s", i, err.text);
     }
 }
@@ -134,7 +131,7 @@ static void asks_only_for_what_lacks(void **state) {
     rig_upload(rig, &record, 0);
     rig_upload(rig, &record, 1);
     rig_upload(rig, &record, 3);
-    assert_ok(kiln_admit_upload(&rig->admit, &record, &rig->action, &err));
+    assert_ok(kiln_admit_upload(&rig->admit, &record, &rig->action, NULL, &err));
     assert_int_equal(lacking(rig, &record, KILN_ADMIT_PRESENT), 0);
     assert_int_equal(lacking(rig, &record, KILN_ADMIT_BYTES), 0);
     assert_int_equal(record.contents[0].size, rig->pack.len);
@@ -142,14 +139,14 @@ static void asks_only_for_what_lacks(void **state) {
     kiln_autofree char *blob = kiln_key_content("blob", "local", &rig->contents[2].digest);
     assert_true(kiln_store_has(rig->verifier, KILN_SPACE_INPUTS, pack));
     assert_false(kiln_store_has(rig->verifier, KILN_SPACE_INPUTS, blob)); // still only in the vault
-    kiln_admit_clear(&rig->admit, &record);
+    kiln_admit_clear(rig->verifier, &record);
     struct stat st;
     assert_int_not_equal(fstatat(rig->scratch->fd, "store/quarantine/in/local/agent/01000000000000000000000000000000",
                                  &st, 0), 0);
 }
 
 static int upload(struct rig *rig, struct kiln_job_submitted *record, struct kiln_err *err) {
-    return kiln_admit_upload(&rig->admit, record, &rig->action, err);
+    return kiln_admit_upload(&rig->admit, record, &rig->action, NULL, err);
 }
 
 static void refuses_missing_uploads(void **state) {

@@ -128,7 +128,7 @@ static inline void rig_open_rooms(struct rig *rig) {
     assert_ok(kiln_sign_key_load_or_make(keys, "verifier", &rig->key, &err));
     assert_ok(kiln_trust_new(&rig->trust, &err));
     assert_ok(kiln_trust_add_file(rig->trust, keys, "verifier", &err));
-    rig->admit = (struct kiln_admit){rig->verifier, "local", "local", rig->scratch->fd};
+    rig->admit = (struct kiln_admit){.store = rig->verifier, .scope = "local", .scratch_dir = rig->scratch->fd};
     rig->vault = (struct kiln_vault){.store = rig->verifier, .key = rig->key, .open = kiln_vault_open_trusted,
                                      .context = rig->trust, .scratch_dir = rig->scratch->fd};
 }
