@@ -9,6 +9,8 @@ extern const struct kiln_cli_command kiln_admin_program; // the root; its file l
 extern const struct kiln_cli_command kiln_admin_init;
 extern const struct kiln_cli_command kiln_admin_key;
 extern const struct kiln_cli_command kiln_admin_probe;
+extern const struct kiln_cli_command kiln_admin_toolchain;
+extern const struct kiln_cli_command kiln_admin_public;
 extern const struct kiln_cli_command kiln_admin_trust;
 extern const struct kiln_cli_command kiln_admin_trust_show;
 extern const struct kiln_cli_command kiln_admin_trust_enrol;
