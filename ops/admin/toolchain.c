@@ -64,8 +64,8 @@ static int ask_rustc(char sysroot[PATH_MAX], struct kiln_err *err) {
 }
 
 static int find_toolchain(const struct kiln_cli_call *call, struct publishing *publishing, struct kiln_err *err) {
-    const char *sysroot = kiln_cli_value(call, "sysroot"), *cc = kiln_cli_value(call, "cc");
-    publishing->target = kiln_cli_value(call, "target");
+    const char *sysroot = kiln_cli_text(call, "sysroot"), *cc = kiln_cli_text(call, "cc");
+    publishing->target = kiln_cli_text(call, "target");
     if (sysroot && !realpath(sysroot, publishing->sysroot))
         return kiln_fail_errno(err, KILN_E_NOTFOUND, "%s", sysroot);
     int rc = sysroot ? 0 : ask_rustc(publishing->sysroot, err);

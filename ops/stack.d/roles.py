@@ -42,9 +42,11 @@ def statements(prefix, principal):
                                   condition={"StringLike": {"s3:versionid": "?*"}})
     if principal.role == "agent":
         mine = f"{quarantine}/in/{principal.tenant}/{principal.name}/*"
+        hints = f"{quarantine}/in/{principal.tenant}/hints/*"  # what builds of the tenant used: unsigned, checked as hostile input
         scopes = [f"{vault}/{kind}/{scope}/*" for kind in ("ac", "cas") for scope in ("public", principal.tenant)]
         return [statement("Allow", READ, *scopes, f"{vault}/trust/*", f"{vault}/toolchain/*"),
-                statement("Allow", ["s3:PutObject", "s3:DeleteObject"], mine), no_undo]
+                statement("Allow", ["s3:PutObject", "s3:DeleteObject"], mine),
+                statement("Allow", ["s3:GetObject", "s3:PutObject"], hints), no_undo]
     if principal.role == "executor":
         return [statement("Allow", READ, f"{inputs}/*", f"{vault}/cas/*", f"{vault}/trust/*", f"{vault}/toolchain/*"),
                 statement("Allow", ["s3:PutObject"], f"{quarantine}/out/{principal.name}/*"), no_undo]

@@ -22,19 +22,20 @@ PLACES = ("quarantine/in/red/agent-1/job/a", "quarantine/in/red/agent-2/job/a", 
           "quarantine/out/executor-1/job/1/a", "quarantine/out/executor-2/job/1/a",
           "inputs/cas/public/blob/aa/a", "inputs/cas/red/blob/aa/a",
           "vault/cas/public/blob/aa/a", "vault/cas/red/blob/aa/a", "vault/cas/blue/blob/aa/a",
-          "vault/ac/public/1/aa/a", "vault/ac/red/1/aa/a", "vault/ac/blue/1/aa/a", "vault/trust/record", "vault/toolchain/a")
-#                in1   in2   in3   out1  out2  i.pub   i.red   c.pub   c.red   c.blue  a.pub   a.red   a.blue  trust   tool
+          "vault/ac/public/1/aa/a", "vault/ac/red/1/aa/a", "vault/ac/blue/1/aa/a", "vault/trust/record", "vault/toolchain/a",
+          "quarantine/in/red/hints/a/0", "quarantine/in/blue/hints/a/0")
+#                in1   in2   in3   out1  out2  i.pub   i.red   c.pub   c.red   c.blue  a.pub   a.red   a.blue  trust   tool    h.red h.blue
 EXPECTED = {
-    "agent-1":    ("pd", "-", "-",  "-",  "-",  "-",    "-",    "gv",   "gv",   "-",    "gv",   "gv",   "-",    "gv",   "gv"),
-    "agent-2":    ("-", "pd", "-",  "-",  "-",  "-",    "-",    "gv",   "gv",   "-",    "gv",   "gv",   "-",    "gv",   "gv"),
-    "agent-3":    ("-", "-", "pd",  "-",  "-",  "-",    "-",    "gv",   "-",    "gv",   "gv",   "-",    "gv",   "gv",   "gv"),
-    "executor-1": ("-", "-", "-",   "p",  "-",  "gv",   "gv",   "gv",   "gv",   "gv",   "-",    "-",    "-",    "gv",   "gv"),
-    "executor-2": ("-", "-", "-",   "-",  "p",  "gv",   "gv",   "gv",   "gv",   "gv",   "-",    "-",    "-",    "gv",   "gv"),
-    "executor-3": ("-", "-", "-",   "-",  "-",  "gv",   "gv",   "gv",   "gv",   "gv",   "-",    "-",    "-",    "gv",   "gv"),
-    "verifier-1": ("gd", "gd", "gd", "gd", "gd", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "gv",   "gv"),
-    "verifier-2": ("gd", "gd", "gd", "gd", "gd", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "gv",   "gv"),
-    "reader":     ("-", "-", "-",   "-",  "-",  "gv",   "gv",   "gv",   "gv",   "gv",   "gv",   "gv",   "gv",   "gv",   "gv"),
-    "operator":   ("-", "-", "-",   "-",  "-",  "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr"),
+    "agent-1":    ("pd", "-", "-",  "-",  "-",  "-",    "-",    "gv",   "gv",   "-",    "gv",   "gv",   "-",    "gv",   "gv",   "pg", "-"),
+    "agent-2":    ("-", "pd", "-",  "-",  "-",  "-",    "-",    "gv",   "gv",   "-",    "gv",   "gv",   "-",    "gv",   "gv",   "pg", "-"),
+    "agent-3":    ("-", "-", "pd",  "-",  "-",  "-",    "-",    "gv",   "-",    "gv",   "gv",   "-",    "gv",   "gv",   "gv",   "-",  "pg"),
+    "executor-1": ("-", "-", "-",   "p",  "-",  "gv",   "gv",   "gv",   "gv",   "gv",   "-",    "-",    "-",    "gv",   "gv",   "-",  "-"),
+    "executor-2": ("-", "-", "-",   "-",  "p",  "gv",   "gv",   "gv",   "gv",   "gv",   "-",    "-",    "-",    "gv",   "gv",   "-",  "-"),
+    "executor-3": ("-", "-", "-",   "-",  "-",  "gv",   "gv",   "gv",   "gv",   "gv",   "-",    "-",    "-",    "gv",   "gv",   "-",  "-"),
+    "verifier-1": ("gd", "gd", "gd", "gd", "gd", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "gv",   "gv",   "gd", "gd"),
+    "verifier-2": ("gd", "gd", "gd", "gd", "gd", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "gv",   "gv",   "gd", "gd"),
+    "reader":     ("-", "-", "-",   "-",  "-",  "gv",   "gv",   "gv",   "gv",   "gv",   "gv",   "gv",   "gv",   "gv",   "gv",   "-",  "-"),
+    "operator":   ("-", "-", "-",   "-",  "-",  "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr", "pgvr",   "-",  "-"),
 }
 # Buckets: l list, L list versions, k look at the lock's settings; x (delete it), y (suspend versions), z (set a policy) nobody.
 BUCKETS = ("quarantine", "inputs", "vault")
