@@ -10,8 +10,11 @@ extern const struct kiln_cli_command kiln_cmd_config;
 extern const struct kiln_cli_command kiln_cmd_doctor;
 extern const struct kiln_cli_command kiln_cmd_agent;
 extern const struct kiln_cli_command kiln_cmd_toolchain;
+extern const struct kiln_cli_command kiln_cmd_admin;
 extern const struct kiln_cli_command kiln_cmd_version;
 extern const struct kiln_cli_command kiln_cmd_help;
 
 // Prints the help of the command that `call` ends at; returns the exit code.
 int kiln_cmd_print_help(const struct kiln_cli_call *call);
+// `kiln admin ARGUMENT...`: becomes kiln-admin, which reads its own options; argv[0] is "admin". Returns only when it cannot.
+int kiln_cmd_run_admin(char **argv);

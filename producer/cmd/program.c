@@ -6,7 +6,7 @@
 #define TEXT_BYTES_MAX (1u << 20)
 
 static const struct kiln_cli_command *const commands[] = {
-    &kiln_cmd_stats, &kiln_cmd_config, &kiln_cmd_doctor, &kiln_cmd_agent, &kiln_cmd_toolchain, &kiln_cmd_version,
+    &kiln_cmd_stats, &kiln_cmd_config, &kiln_cmd_doctor, &kiln_cmd_agent, &kiln_cmd_toolchain, &kiln_cmd_admin,   &kiln_cmd_version,
     &kiln_cmd_help, NULL,
 };
 
