@@ -33,7 +33,7 @@ struct kiln_stage {
 int kiln_stages_open(const char *dir, struct kiln_store *store, uint64_t cache_bytes, struct kiln_stages **stages,
                      struct kiln_err *err);
 void kiln_stages_close(struct kiln_stages *stages);
-// KILN_E_NOTFOUND, KILN_E_DENIED, KILN_E_IO: content cannot be had from the store. The stage must not outlive the action.
+// KILN_E_NOTFOUND, KILN_E_DENIED, KILN_E_IO: content cannot be had from the store. The stage must outlive neither the action nor the stages.
 int kiln_stage_make(struct kiln_stages *stages, const struct kiln_action *action, const char *scope, struct kiln_stage *stage,
                     struct kiln_err *err);
 void kiln_stage_release(struct kiln_stage *stage);

@@ -331,6 +331,8 @@ static void clears_what_a_killed_one_left(void **state) {
     assert_int_equal(entries_in(world->scratch, "executor/jobs"), 0);
     assert_int_equal(entries_in(world->scratch, "executor/blobs"), 0);
     assert_int_equal(entries_in(world->scratch, "executor/trees"), 1);
+    for (size_t i = 0; i < stage.count; i++)
+        stage.inputs[i].package = NULL; // whose use ended with its process
     kiln_stage_release(&stage);
 }
 
