@@ -2,7 +2,7 @@
 // the action, and the bytes against their digests.
 //
 //   trouble of its own (could not run, bytes lost on the way)       -> AGAIN
-//   exit code, signal, limit; names or completeness not as expected -> LOCALLY, and nothing is stored
+//   exit code, signal, limit; names, modes, completeness            -> LOCALLY, and nothing is stored
 //   anything asked for that was not declared; a path or an          -> a result with outcome LOCAL and its reasons
 //     undeclared variable in the dep-info
 //   else                                                            -> a result with outcome SUCCESS
