@@ -1,6 +1,7 @@
 #include "producer/agent/doctor.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,21 +96,60 @@ static void check_breaker(const struct kiln_agent *agent, struct report *report)
         say(report, false, "breaker", reason);
 }
 
+static void check_enrolled(struct kiln_fleet *fleet, struct report *report) {
+    struct kiln_err err = {0};
+    char text[320];
+    snprintf(text, sizeof text, "%s, agent of tenant %s", kiln_fleet_principal(fleet), kiln_fleet_tenant(fleet));
+    bool enrolled = kiln_fleet_enrolled(fleet, &err) == 0;
+    say(report, enrolled, "enrolled", enrolled ? text : err.text);
+}
+
+static void check_trust(struct kiln_fleet *fleet, const struct kiln_keeper_status *status, struct report *report) {
+    struct kiln_keeper *keeper = kiln_fleet_keeper(fleet);
+    struct kiln_err err = {0};
+    char text[512];
+    bool valid = kiln_keeper_valid(keeper, &err) == 0;
+    uint64_t now = kiln_clock_wall_ms();
+    if (valid)
+        snprintf(text, sizeof text, "version %" PRIu64 ", generation %" PRIu64 ", good for %.1f h; %zu principals, %zu revocations",
+                 status->version, status->generation, (double)(status->expires_ms - now) / 3600000, status->principals_count,
+                 status->revocations_count);
+    say(report, valid, "trust_record", valid ? text : err.text);
+    if (!valid) // without one neither the list nor anybody's enrolment means anything
+        return;
+    if (*status->trust_refusal)
+        say(report, false, "trust_refresh", status->trust_refusal);
+    check_enrolled(fleet, report);
+    if (*status->public_refusal)
+        say(report, false, "public_list", status->public_refusal);
+    else if (status->public_version) {
+        snprintf(text, sizeof text, "version %" PRIu64 ", %zu packages, good for %.1f h", status->public_version,
+                 status->public_count, ((double)status->public_expires_ms - (double)now) / 3600000);
+        say(report, status->public_expires_ms > now, "public_list", text);
+    }
+}
+
+// The vault is asked for the trust record, whatever the link thinks of it.
+static void check_store(struct kiln_link *link, const struct kiln_keeper_status *status, struct report *report) {
+    struct kiln_err err = {0};
+    bool answers = strncmp(status->trust_refusal, "trust_unreachable", strlen("trust_unreachable")) != 0;
+    bool used = kiln_link_store(link, &err) == 0;
+    say(report, answers && used, "store", !answers ? status->trust_refusal : used ? "answers" : err.text);
+}
+
 // A doctor goes and looks: it connects where no miss has yet.
 static void check_fleet(const struct kiln_agent *agent, struct report *report) {
     struct kiln_fleet *fleet = kiln_membership_fleet(agent->membership);
     struct kiln_link *link = kiln_membership_link(agent->membership);
     struct kiln_submitter *submitter;
+    struct kiln_keeper_status status;
     struct kiln_err err = {0};
-    char text[320];
-    bool valid = kiln_keeper_valid(kiln_fleet_keeper(fleet), &err) == 0;
-    snprintf(text, sizeof text, "in force, generation %llu", (unsigned long long)kiln_keeper_generation(kiln_fleet_keeper(fleet)));
-    say(report, valid, "trust_record", valid ? text : err.text);
-    bool store = kiln_link_store(link, &err) == 0;
-    say(report, store, "store", store ? "answers" : err.text);
+    kiln_keeper_refresh(kiln_fleet_keeper(fleet), NULL); // what it finds is in the status
+    kiln_keeper_status(kiln_fleet_keeper(fleet), &status);
+    check_store(link, &status, report);
+    check_trust(fleet, &status, report);
     bool bus = kiln_link_submitter(link, &submitter, &err) == 0;
-    snprintf(text, sizeof text, "connected as %s of tenant %s", kiln_fleet_principal(fleet), kiln_fleet_tenant(fleet));
-    say(report, bus, "brokers", bus ? text : err.text);
+    say(report, bus, "brokers", bus ? "connected" : err.text);
 }
 
 int kiln_doctor(const struct kiln_agent *agent, bool json, struct kiln_buf *out, bool *healthy) {
