@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import traceback
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "ops" / "stack.d"))
@@ -69,16 +70,42 @@ class Stack:
         env = self.env()
         return Client(env["KILN_STACK_S3"], access, secret, ca=env["KILN_STACK_CA"])
 
-    def admin(self, *arguments, accept=(0,)):
-        """kiln-admin with the operator's configuration."""
-        program = next((self.build / place for place in ("ops/admin/kiln-admin", "bin/kiln-admin") if (self.build / place).is_file()))
+    def program(self):
+        return next((self.build / place for place in ("ops/admin/kiln-admin", "bin/kiln-admin") if (self.build / place).is_file()))
+
+    def admin_offline(self, *arguments, accept=(0,)):
+        """kiln-admin without a configuration of its own."""
         words = list(map(str, arguments))
-        done = subprocess.run([program, *words, "--config", str(self.conf("operator"))], stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run([self.program(), *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if done.returncode not in accept:
             raise AssertionError(f"kiln-admin {' '.join(words)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
         return done
 
+    def admin_as(self, name, *arguments, accept=(0,)):
+        return self.admin_offline(*arguments, "--config", self.conf(name), accept=accept)
+
+    def admin(self, *arguments, accept=(0,)):
+        """kiln-admin with the operator's configuration."""
+        return self.admin_as("operator", *arguments, accept=accept)
+
     def roots(self):
         """What --roots takes."""
         return ",".join(str(self.dir / "roots" / name) for name in ("root-1", "root-2"))
+
+
+def run_cases(module, *arguments):
+    """Calls each test_* function of a module with the arguments; prints and counts; the exit code."""
+    passed = failed = 0
+    for name, case in list(vars(module).items()):
+        if not name.startswith("test_") or not callable(case):
+            continue
+        try:
+            case(*arguments)
+            passed += 1
+            print(f"ok       {name[5:].replace('_', ' ')}", flush=True)
+        except AssertionError as problem:
+            failed += 1
+            print(f"FAILED   {name[5:].replace('_', ' ')}: {problem}", flush=True)
+            traceback.print_exc()
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
