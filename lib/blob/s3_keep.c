@@ -137,14 +137,18 @@ static int adopt(struct kiln_s3_client *client, const char *key, const struct ki
 
 int kiln_s3_keep_content(struct kiln_s3_client *client, const char *key, const struct kiln_s3_body *body, uint64_t until_ms,
                          enum kiln_s3_belief belief, struct kiln_pin *pin, struct kiln_err *err) {
+    struct kiln_err why = {0};
     int rc = KILN_E_EXISTS;
     if (belief == KILN_S3_BELIEVED_ABSENT)
-        rc = put_confirmed(client, key, body, until_ms, PUT_CREATE, pin, NULL, err);
-    if (rc == KILN_E_EXISTS)
-        rc = adopt(client, key, body, until_ms, pin, err);
-    else
-        return rc;
-    return rc == KILN_E_NOTFOUND ? put_confirmed(client, key, body, until_ms, PUT_OVER, pin, NULL, err) : rc;
+        rc = put_confirmed(client, key, body, until_ms, PUT_CREATE, pin, NULL, &why);
+    if (rc == KILN_E_EXISTS) {
+        rc = adopt(client, key, body, until_ms, pin, &why);
+        if (rc == KILN_E_NOTFOUND)
+            rc = put_confirmed(client, key, body, until_ms, PUT_OVER, pin, NULL, &why);
+    }
+    if (rc && err)
+        *err = why;
+    return rc;
 }
 
 // Whether what is there is what an earlier attempt of this very call put, whose answer was lost.

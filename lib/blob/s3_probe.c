@@ -2,7 +2,8 @@
 // not hold, also when it cannot be tried.
 //
 // Leftovers: locked objects stay. So the keys are two ("probe/locked", "probe/refused"), the bytes are fixed, the locks last two days,
-// and a version is put only when none is there whose lock lasts another hour: about three a day, however often it is run.
+// and a version is put only when none is there whose lock lasts another hour: about three a day, however often it is run. What only
+// such a PUT shows (its answer names the version) is therefore tried once a day; every keep checks it too.
 // Not here: that other roles cannot write (other credentials), that a wrong TLS certificate is refused (the client always asks for it).
 #include "lib/blob/store_s3.h"
 
@@ -239,10 +240,10 @@ static int check_shadows(struct probe *probe, const struct kiln_s3_versions *ver
         if (named)
             kiln_s3_add_query(&exchange, "versionId", probe->pin.text);
         add_lock(probe, &exchange, "COMPLIANCE");
-        int rc = kiln_s3_run_one(probe->client, &exchange, err);
+        int rc = kiln_s3_run_one(probe->client, &exchange, NULL);
         kiln_s3_exchange_release(&exchange);
-        if (rc && (!named || unanswered(&exchange)))
-            return kiln_wrap(err, rc, "probing a newer version");
+        if (rc && (!named || unanswered(&exchange))) // a version that is named may be refused
+            return no_answer(err, "a newer version", &exchange);
     }
     int rc = get_pinned(probe, &probe->pin, err);
     if (rc == KILN_E_UNSUPPORTED || rc == 0)
