@@ -201,6 +201,7 @@ struct trial {
     struct kiln_run_kept *run;
     struct kiln_judgement judgement;
     struct kiln_digest digest; // of what agreement is about
+    bool lied;                 // the candidate's own fault; else `rc` is trouble of this side
     int rc;
     struct kiln_err why;
 };
@@ -245,7 +246,11 @@ static void run_trial(struct kiln_task *task) {
                                      .generation = kiln_authority_generation(&docket->authority),
                                      .now_ms = kiln_clock_wall_ms(), .closure = trial->basis->record.closure,
                                      .closure_count = trial->basis->record.closure_count};
+    trial->rc = kiln_authority_valid(&docket->authority, &trial->why); // without it nobody is known
+    if (trial->rc)
+        return;
     trial->rc = check_attestation(trial, &trial->why);
+    trial->lied = trial->rc == KILN_E_DENIED;
     if (!trial->rc)
         trial->rc = kiln_judge(&bench, &trial->run->candidate, &trial->sheet->action, &trial->judgement, &trial->why);
     if (!trial->rc && trial->judgement.verdict == KILN_PLAN_STORED)
@@ -261,7 +266,7 @@ static int on_judged(struct kiln_docket *docket, struct trial *trial, struct kil
     snprintf(reason, sizeof reason, "%s%s", trial->rc == KILN_E_DENIED ? "" : "storage: ", trial->why.text);
     run->judgement = trial->judgement;
     trial->judgement = (struct kiln_judgement){0};
-    bool lied = trial->rc == KILN_E_DENIED;
+    bool lied = trial->lied;
     struct kiln_plan_event event = {
         .kind = KILN_PLAN_JUDGED, .key = sheet->key, .attempt = run->candidate.attempt, .digest = trial->digest,
         .verdict = !trial->rc ? run->judgement.verdict : lied ? KILN_PLAN_AGAIN : KILN_PLAN_LOCALLY,
