@@ -43,7 +43,8 @@ static inline bool rig_find(void *context, const char *name, struct kiln_princip
     return false;
 }
 
-static inline void rig_principals_new(void) {
+// Keys of all principals, from that directory or made in it.
+static inline void rig_principals_load(const char *dir) {
     static const struct kiln_principal all[RIG_PRINCIPALS] = {
         [RIG_AGENT] = {.name = "agent-1", .role = KILN_ROLE_OF_AGENT, .tenant = "red"},
         [RIG_AGENT_2] = {.name = "agent-3", .role = KILN_ROLE_OF_AGENT, .tenant = "blue"},
@@ -53,14 +54,18 @@ static inline void rig_principals_new(void) {
         [RIG_READER] = {.name = "reader", .role = KILN_ROLE_OF_READER},
         [RIG_STRANGER] = {.name = "stranger", .role = KILN_ROLE_OF_AGENT, .tenant = "red"},
     };
-    snprintf(rig.keys_dir, sizeof rig.keys_dir, "/tmp/kiln-rig-XXXXXX");
-    assert(mkdtemp(rig.keys_dir));
-    kiln_autofd int dirfd = open(rig.keys_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    kiln_autofd int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     for (int i = 0; i < RIG_PRINCIPALS; i++) {
         rig.all[i].enrolled = all[i];
         assert(kiln_sign_key_load_or_make(dirfd, all[i].name, &rig.all[i].key, NULL) == 0);
         kiln_sign_key_public(rig.all[i].key, rig.all[i].enrolled.record_key);
     }
+}
+
+static inline void rig_principals_new(void) {
+    snprintf(rig.keys_dir, sizeof rig.keys_dir, "/tmp/kiln-rig-XXXXXX");
+    assert(mkdtemp(rig.keys_dir));
+    rig_principals_load(rig.keys_dir);
 }
 
 static inline void rig_principals_free(void) {
@@ -90,10 +95,9 @@ struct rig_open {
 
 static inline int rig_try_open(const struct rig_open *how, struct kiln_bus **bus, struct kiln_err *err) {
     const struct kiln_principal *me = &rig.all[how->who].enrolled;
-    char ca[512], cert[512], key[512];
-    snprintf(ca, sizeof ca, "%s", rig.tls_ca ? rig.tls_ca : "");
-    snprintf(cert, sizeof cert, "%s/%s/tls.crt", rig.tls_dir ? rig.tls_dir : "", me->name);
-    snprintf(key, sizeof key, "%s/%s/tls.key", rig.tls_dir ? rig.tls_dir : "", me->name);
+    kiln_autofree char *cert = NULL, *key = NULL;
+    if (rig.tls_ca)
+        assert(asprintf(&cert, "%s/%s/tls.crt", rig.tls_dir, me->name) > 0 && asprintf(&key, "%s/%s/tls.key", rig.tls_dir, me->name) > 0);
     const struct kiln_kafka_options options = {
         .brokers = rig.brokers,
         .role = me->role,
@@ -102,9 +106,9 @@ static inline int rig_try_open(const struct rig_open *how, struct kiln_bus **bus
         .pool = me->pool,
         .incarnation = rig_incarnation(how->incarnation),
         .key = rig.all[how->who].key,
-        .tls_ca = rig.tls_ca ? ca : NULL,
-        .tls_cert = rig.tls_ca ? cert : NULL,
-        .tls_key = rig.tls_ca ? key : NULL,
+        .tls_ca = rig.tls_ca,
+        .tls_cert = cert,
+        .tls_key = key,
         .partitions = rig.partitions,
         .work_partitions = rig.partitions,
         .result_partitions = rig.partitions,
