@@ -348,9 +348,9 @@ struct stuck_store {
     bool asked, answer;
 };
 
-static int stuck_open(struct kiln_store *store, enum kiln_space space, const char *key, int *fd, uint64_t *size,
+static int stuck_read(struct kiln_store *store, enum kiln_space space, const char *key, struct kiln_buf *out,
                       struct kiln_err *err) {
-    (void)space, (void)fd, (void)size;
+    (void)space, (void)out;
     struct stuck_store *stuck = (struct stuck_store *)store;
     pthread_mutex_lock(&stuck->lock);
     stuck->asked = true;
@@ -362,7 +362,7 @@ static int stuck_open(struct kiln_store *store, enum kiln_space space, const cha
 }
 
 static void a_store_that_hangs_does_not_hold_up_the_start(void **state) {
-    static const struct kiln_store_ops ops = {.open = stuck_open};
+    static const struct kiln_store_ops ops = {.read = stuck_read};
     struct stuck_store stuck = {.store = {.ops = &ops, .role = KILN_ROLE_READER},
                                 .lock = PTHREAD_MUTEX_INITIALIZER,
                                 .changed = PTHREAD_COND_INITIALIZER};
