@@ -431,6 +431,7 @@ static void on_declined(struct step *step, const struct kiln_plan_event *event) 
     if (!run)
         return;
     struct kiln_flight *flight = run->flight;
+    kiln_pool_distrust(&step->plan->pool, run->executor, &event->credit);
     if (++flight->declines % KILN_PLAN_DECLINES_MAX == 0) {
         end_run(step, run, "declined: no executor began the job");
         return;
@@ -596,6 +597,7 @@ static void resume(struct step *step, struct kiln_flight *flight) {
     if (!flight->waiters_count) {
         let_go(step, flight);
     } else if (said.going) {
+        flight->unsure = !flight->complete; // this run may have found that content had gone
         move(flight, KILN_PLAN_RUNNING);
         reconsider(step, flight, KILN_QUEUE_LAST, LOST_REASON);
     } else if (flight->complete) {

@@ -225,15 +225,31 @@ void kiln_pool_suspect(struct kiln_pool *pool, struct kiln_pool_executor *execut
     set_offering(pool, executor, false);
 }
 
+static struct kiln_pool_credit *find_credit(const struct kiln_pool *pool, const struct kiln_job_id *credit) {
+    struct kiln_table_link *at = kiln_table_first(&pool->credits, hash_id(&pool->credits, credit));
+    for (; at; at = kiln_table_next(at)) {
+        struct kiln_pool_credit *found = kiln_member_of(at, struct kiln_pool_credit, by_id);
+        if (same_id(&found->credit, credit))
+            return found;
+    }
+    return NULL;
+}
+
+void kiln_pool_distrust(struct kiln_pool *pool, struct kiln_pool_executor *executor, const struct kiln_job_id *credit) {
+    const struct kiln_pool_credit *declined = find_credit(pool, credit);
+    for (struct kiln_pool_credit *oldest; declined && (oldest = TAILQ_LAST(&executor->unspent, kiln_pool_credits));) {
+        if (oldest->number > declined->number)
+            return;
+        drop_credit(pool, executor, oldest);
+    }
+}
+
 bool kiln_pool_add(struct kiln_pool *pool, struct kiln_pool_executor *executor, const struct kiln_job_id *credit,
                    uint64_t until_ms, uint64_t now_ms) {
-    uint64_t hash = hash_id(&pool->credits, credit);
     if (until_ms <= now_ms)
         return true;
-    for (struct kiln_table_link *at = kiln_table_first(&pool->credits, hash); at; at = kiln_table_next(at)) {
-        if (same_id(&kiln_member_of(at, struct kiln_pool_credit, by_id)->credit, credit))
-            return true;
-    }
+    if (find_credit(pool, credit))
+        return true;
     struct kiln_pool_credit *added = calloc(1, sizeof *added);
     if (!added)
         return false;
@@ -241,7 +257,8 @@ bool kiln_pool_add(struct kiln_pool *pool, struct kiln_pool_executor *executor, 
     drop_oldest(pool, executor, &executor->spent, executor->spent_count, now_ms);
     added->credit = *credit;
     added->until_ms = until_ms;
-    kiln_table_add(&pool->credits, &added->by_id, hash);
+    added->number = pool->credits_number++;
+    kiln_table_add(&pool->credits, &added->by_id, hash_id(&pool->credits, credit));
     TAILQ_INSERT_HEAD(&executor->unspent, added, of_executor);
     executor->unspent_count++;
     set_offering(pool, executor, !executor->suspected);

@@ -22,7 +22,7 @@ struct kiln_pool_credit {
     struct kiln_table_link by_id;
     TAILQ_ENTRY(kiln_pool_credit) of_executor;
     struct kiln_job_id credit;
-    uint64_t until_ms;
+    uint64_t until_ms, number; // number: in the order of their coming
     bool spent;
 };
 TAILQ_HEAD(kiln_pool_credits, kiln_pool_credit);
@@ -52,6 +52,7 @@ struct kiln_pool {
     TAILQ_HEAD(kiln_pool_heard, kiln_pool_executor) heard; // who was heard of last comes last
     TAILQ_HEAD(, kiln_pool_group) groups, offering;
     unsigned executors_count, groups_count;
+    uint64_t credits_number;
 };
 
 // Whom a dispatch must not go to.
@@ -79,6 +80,9 @@ void kiln_pool_suspect(struct kiln_pool *pool, struct kiln_pool_executor *execut
 // Ignores a credit that is known or expired. false without memory.
 bool kiln_pool_add(struct kiln_pool *pool, struct kiln_pool_executor *executor, const struct kiln_job_id *credit,
                    uint64_t until_ms, uint64_t now_ms);
+// It did not take a job for that credit: what it gave before is not counted on either. A slot that is free offers itself
+// again when it is asked to.
+void kiln_pool_distrust(struct kiln_pool *pool, struct kiln_pool_executor *executor, const struct kiln_job_id *credit);
 void kiln_pool_void(struct kiln_pool *pool, struct kiln_pool_executor *executor); // all its credits
 bool kiln_pool_offers(const struct kiln_pool *pool); // perhaps: an expired credit is found when it is to be used
 struct kiln_pool_executor *kiln_pool_take(struct kiln_pool *pool, const struct kiln_filter *filter, uint64_t now_ms,

@@ -452,6 +452,20 @@ static void restored_too_late(void **state) {
     assert_int_equal(kiln_plan_flights(plan), 0);
 }
 
+// Its content has gone while it ran: not without looking, and asking, again.
+static void restored_without_content(void **state) {
+    (void)state;
+    of_partition(0, KILN_PLAN_GAINED, 1, "");
+    struct kiln_plan_event waits = waiter_of(1, 1, true), running = flight_of(1, 1, 1, "e", 1, 300);
+    feed(0, &running, "");
+    feed(0, &waits, "");
+    of_partition(1, KILN_PLAN_RESTORED, 1, "");
+    credit(2, "f", 2, 1, "");
+    tick(300, "check");
+    checked(301, 1, true, "want 1");
+    by_job(302, KILN_PLAN_UPLOADED, 1, 1, "dispatch 1.2 f2 c1");
+}
+
 // The verifier that takes over knows a newer incarnation, or an older one, of who runs the job.
 static void restored_with_another_incarnation(void **state) {
     (void)state;
@@ -577,6 +591,7 @@ int main(void) {
         CASE(a_lost_partition),
         CASE(restored),
         CASE(restored_too_late),
+        CASE(restored_without_content),
         CASE(restored_with_another_incarnation),
         CASE(restored_agreement),
         CASE(a_revoked_executor),

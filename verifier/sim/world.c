@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "verifier/plan.h"
+#include "verifier/sim/dice.h"
 
 #define JOBS 48u
 #define ACTIONS 10u
@@ -66,7 +67,8 @@ struct credit {
 };
 
 struct world {
-    uint64_t random, now_ms, numbers;
+    struct kiln_dice dice;
+    uint64_t now_ms, numbers;
     struct kiln_plan *plan;
     struct job jobs[JOBS];
     struct action actions[ACTIONS];
@@ -79,40 +81,13 @@ struct world {
     struct kiln_sim_report *report;
 };
 
-static uint64_t draw(struct world *world) { // splitmix64
-    uint64_t z = world->random += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
-static unsigned below(struct world *world, unsigned bound) { return (unsigned)(draw(world) % bound); }
-static bool chance(struct world *world, unsigned percent) { return below(world, 100) < percent; }
+static unsigned below(struct world *world, unsigned bound) { return kiln_dice_below(&world->dice, bound); }
+static bool chance(struct world *world, unsigned percent) { return kiln_dice_chance(&world->dice, percent); }
 
 static void fail(struct world *world, const char *what, unsigned which) {
     if (!world->report->failure[0])
         snprintf(world->report->failure, sizeof world->report->failure, "at %llu ms: %s (%u)",
                  (unsigned long long)world->now_ms, what, which);
-}
-
-// Identifiers say what they are, so that the world can look them up.
-static struct kiln_job_id make_id(unsigned char kind, unsigned major, unsigned minor) {
-    struct kiln_job_id id = {{kind}};
-    memcpy(id.bytes + 4, &major, sizeof major);
-    memcpy(id.bytes + 8, &minor, sizeof minor);
-    return id;
-}
-
-static unsigned major_of(const struct kiln_job_id *id) {
-    unsigned major;
-    memcpy(&major, id->bytes + 4, sizeof major);
-    return major;
-}
-
-static unsigned minor_of(const struct kiln_job_id *id) {
-    unsigned minor;
-    memcpy(&minor, id->bytes + 8, sizeof minor);
-    return minor;
 }
 
 static bool same_id(const struct kiln_job_id *a, const struct kiln_job_id *b) { return !memcmp(a, b, sizeof *a); }
@@ -156,7 +131,7 @@ static struct message take_next(struct world *world) {
 }
 
 static void check_waiting(struct world *world, const struct kiln_plan_action *action, unsigned index) {
-    unsigned job = major_of(&action->jobs[index]);
+    unsigned job = kiln_sim_id_major(&action->jobs[index]);
     if (world->jobs[job].state == DONE)
         fail(world, "a waiter was answered twice", job);
     else if (world->jobs[job].state != WAITING)
@@ -168,7 +143,7 @@ static void check_waiting(struct world *world, const struct kiln_plan_action *ac
 // What the asked submitter does: uploads soon or late, sends something wrong, or nothing.
 static void on_want(struct world *world, const struct kiln_plan_action *action) {
     check_waiting(world, action, 0);
-    unsigned job = major_of(&action->jobs[0]);
+    unsigned job = kiln_sim_id_major(&action->jobs[0]);
     struct action *of = &world->actions[action->key.action.bytes[31]];
     bool former_waits = of->asked && of->asked_job != job && world->jobs[of->asked_job].state == WAITING;
     if (former_waits && world->now_ms < of->asked_until_ms)
@@ -193,17 +168,17 @@ static void on_want(struct world *world, const struct kiln_plan_action *action) 
 }
 
 static bool is_current(const struct world *world, const struct kiln_job_id *incarnation) {
-    return same_id(&world->executors[major_of(incarnation)].known, incarnation);
+    return same_id(&world->executors[kiln_sim_id_major(incarnation)].known, incarnation);
 }
 
 static void check_credit(struct world *world, const struct kiln_plan_action *action) {
-    struct credit *credit = &world->credits[major_of(&action->credit)];
+    struct credit *credit = &world->credits[kiln_sim_id_major(&action->credit)];
     if (credit->spent)
-        fail(world, "a credit was used twice", major_of(&action->credit));
+        fail(world, "a credit was used twice", kiln_sim_id_major(&action->credit));
     if (credit->until_ms <= world->now_ms)
-        fail(world, "an expired credit was used", major_of(&action->credit));
+        fail(world, "an expired credit was used", kiln_sim_id_major(&action->credit));
     if (!same_id(&credit->incarnation, &action->incarnation) || !is_current(world, &action->incarnation))
-        fail(world, "a credit of another incarnation was used", major_of(&action->credit));
+        fail(world, "a credit of another incarnation was used", kiln_sim_id_major(&action->credit));
     credit->spent = true;
 }
 
@@ -233,7 +208,7 @@ static void on_dispatch(struct world *world, const struct kiln_plan_action *acti
     world->report->dispatches++;
     struct kiln_plan_event work = {.key = action->key, .job = action->job, .incarnation = action->incarnation,
                                    .attempt = action->attempt};
-    send(world, AT_EXECUTOR, &work, major_of(&action->incarnation), below(world, 20));
+    send(world, AT_EXECUTOR, &work, kiln_sim_id_major(&action->incarnation), below(world, 20));
 }
 
 static void on_judge(struct world *world, const struct kiln_plan_action *action) {
@@ -267,7 +242,7 @@ static void on_answer(struct world *world, const struct kiln_plan_action *action
         fail(world, "no reason was given", action->key.action.bytes[31]);
     for (unsigned i = 0; i < action->jobs_count; i++) {
         check_waiting(world, action, i);
-        world->jobs[major_of(&action->jobs[i])].state = DONE;
+        world->jobs[kiln_sim_id_major(&action->jobs[i])].state = DONE;
         world->report->answered++;
         world->report->stored += action->verdict == KILN_PLAN_STORED;
     }
@@ -275,7 +250,7 @@ static void on_answer(struct world *world, const struct kiln_plan_action *action
 
 static void on_refuse(struct world *world, const struct kiln_plan_action *action) {
     check_waiting(world, action, 0);
-    world->jobs[major_of(&action->jobs[0])].state = DONE;
+    world->jobs[kiln_sim_id_major(&action->jobs[0])].state = DONE;
     world->report->refused++;
 }
 
@@ -311,8 +286,8 @@ static void carry_out(struct world *world, const struct kiln_plan_action *action
 // What an event changes in the world at the moment the plan hears of it. false: the plan is not told.
 static bool before_step(struct world *world, struct kiln_plan_event *event) {
     struct action *of = &world->actions[event->key.action.bytes[31]];
-    struct job *job = &world->jobs[major_of(&event->job) % JOBS];
-    struct executor *executor = &world->executors[major_of(&event->incarnation) % EXECUTORS];
+    struct job *job = &world->jobs[kiln_sim_id_major(&event->job) % JOBS];
+    struct executor *executor = &world->executors[kiln_sim_id_major(&event->incarnation) % EXECUTORS];
     switch (event->kind) {
     case KILN_PLAN_SUBMITTED:
         if (job->state == DONE || job->state == CANCELLED)
@@ -330,9 +305,9 @@ static bool before_step(struct world *world, struct kiln_plan_event *event) {
             job->state = CANCELLED;
         return true;
     case KILN_PLAN_CREDIT:
-        if (minor_of(&event->incarnation) >= executor->known_generation) {
+        if (kiln_sim_id_minor(&event->incarnation) >= executor->known_generation) {
             executor->known = event->incarnation;
-            executor->known_generation = minor_of(&event->incarnation);
+            executor->known_generation = kiln_sim_id_minor(&event->incarnation);
         }
         return true;
     case KILN_PLAN_LEASE:
@@ -376,7 +351,7 @@ static void step(struct world *world, struct kiln_plan_event *event) {
 }
 
 static struct kiln_job_id incarnation_of(const struct world *world, unsigned executor) {
-    return make_id('i', executor, world->executors[executor].generation);
+    return kiln_sim_id('i', executor, world->executors[executor].generation);
 }
 
 static void give_credit(struct world *world, unsigned index) {
@@ -387,7 +362,7 @@ static void give_credit(struct world *world, unsigned index) {
                               .incarnation = incarnation_of(world, index)};
     struct kiln_plan_event event = {.kind = KILN_PLAN_CREDIT, .executor = world->executors[index].name,
                                     .incarnation = credit->incarnation,
-                                    .credit = make_id('c', world->credits_count++, 0), .until_ms = credit->until_ms};
+                                    .credit = kiln_sim_id('c', world->credits_count++, 0), .until_ms = credit->until_ms};
     tell(world, &event, 0);
     send(world, GIVE_CREDIT, NULL, index, 50 + below(world, 400));
 }
@@ -454,7 +429,7 @@ static void begin(struct world *world) {
         unsigned at = below(world, 4000);
         job->deadline_ms = at + 100 + below(world, 4000);
         struct kiln_plan_event event = {.kind = KILN_PLAN_SUBMITTED, .key = key_of(job->action),
-                                        .job = make_id('j', i, 0), .until_ms = job->deadline_ms};
+                                        .job = kiln_sim_id('j', i, 0), .until_ms = job->deadline_ms};
         tell(world, &event, at);
         event.kind = KILN_PLAN_CANCELLED;
         if (chance(world, 20))
@@ -500,7 +475,7 @@ void kiln_sim_run(uint64_t seed, struct kiln_sim_report *report) {
         free(world);
         return;
     }
-    world->random = seed;
+    world->dice.state = seed;
     world->report = report;
     begin(world);
     run(world);
