@@ -129,7 +129,7 @@ enum kiln_plan_action_kind {
     KILN_PLAN_JUDGE,    // key, job, attempt: judge the candidate of this step, keep what comes of it, then give JUDGED
     KILN_PLAN_DISCARD,  // key, job, attempt, reason: the candidate, or the lease, of this step is not of a run that goes on
     KILN_PLAN_CHECK,    // key: read all content again, then give CHECKED
-    KILN_PLAN_STORE,    // key, attempt (whose outputs), runs (those that agree): sign and store, then give FILED
+    KILN_PLAN_STORE,    // key, attempt (whose outputs), runs (those that agree, one of each pool): sign and store, then give FILED
     KILN_PLAN_DIVERGED, // key, job, runs: all that gave a result, with their parts. No refusal by itself
     KILN_PLAN_DEAD,     // key, job, attempt (used), reason: for the dead letters; ANSWER follows
     KILN_PLAN_DEMAND,   // partition, count: flights wait and no credit fits; count of them

@@ -97,12 +97,21 @@ static void add_run(struct kiln_plan_out *out, struct kiln_plan_action *action, 
     memcpy(added->pool, run->group->name, sizeof added->pool);
 }
 
+static bool has_pool(const struct kiln_plan_action *action, const char *pool) {
+    for (size_t i = 0; i < action->runs_count; i++) {
+        if (strcmp(action->runs[i].pool, pool) == 0)
+            return true;
+    }
+    return false;
+}
+
 void kiln_plan_emit_store(struct kiln_plan_out *out, const struct kiln_flight *flight,
                           const struct kiln_agreement *agreement) {
     struct kiln_plan_action *action = kiln_plan_emit(out, KILN_PLAN_STORE, &flight->key);
     const struct kiln_run *run;
     TAILQ_FOREACH(run, &flight->runs, flight_link) {
-        if (!action || run->state != KILN_RUN_GAVE || !kiln_digest_equal(&run->digest, &agreement->digest))
+        if (!action || run->state != KILN_RUN_GAVE || !kiln_digest_equal(&run->digest, &agreement->digest) ||
+            has_pool(action, run->group->name))
             continue;
         if (!action->runs_count) {
             action->attempt = run->attempt;

@@ -1,6 +1,6 @@
 // The plan among many: tenants, pools that must agree, verifiers that come and go, executors that decline or are revoked.
 #include "tests/unit/plan_script.h"
-#include "verifier/plan_pool.h"
+#include "verifier/plan_flight.h"
 
 static void renew(const struct kiln_plan_config *config) {
     kiln_plan_free(plan);
@@ -297,6 +297,18 @@ static void a_decline_costs_nothing(void **state) {
     declined(9, 2, 1, 1, 3, "release"); // and nobody waits
 }
 
+// What the executor offered before what it did not take is not counted on; what it offered after is.
+static void a_decline_voids_older_credits(void **state) {
+    (void)state;
+    credit(0, "e", 1, 1, "");
+    credit(0, "e", 1, 2, "");
+    submit(1, 1, 1, false, "dispatch 1.1 e1 c2");
+    credit(2, "e", 1, 3, "");
+    declined(3, 1, 1, 1, 2, "dispatch 1.1 e1 c3");
+    submit(4, 2, 2, false, ""); // not on credit 1
+    credit(5, "e", 1, 4, "dispatch 2.1 e1 c4");
+}
+
 static void declines_are_bounded(void **state) {
     (void)state;
     submit(0, 1, 1, false, "");
@@ -497,6 +509,38 @@ static void restored_agreement(void **state) {
     judged(3, 1, 2, KILN_PLAN_STORED, "store 2 1");
 }
 
+// Two in one pool are one voice, also when it was another verifier that sent them there.
+static void restored_in_one_pool(void **state) {
+    (void)state;
+    of_partition(0, KILN_PLAN_GAINED, 1, "");
+    struct kiln_plan_event waits = waiter_of(1, 1, false), running = flight_of(1, 1, 2, "e", 1, 300);
+    running.agreement = waits.agreement = 2;
+    feed(0, &running, "");
+    running = flight_of(1, 1, 1, "f", 2, 300);
+    feed(0, &running, "");
+    feed(0, &waits, "");
+    of_partition(1, KILN_PLAN_RESTORED, 1, "");
+    candidate(2, 1, 1, 1, "f", 2, "judge");
+    judged(2, 1, 1, KILN_PLAN_STORED, "");
+    candidate(3, 1, 1, 2, "e", 1, "judge");
+    judged(3, 1, 2, KILN_PLAN_STORED, "");
+    credit_in(4, "q", "g", 3, 1, "dispatch 1.3 g3 c1");
+    candidate(5, 1, 1, 3, "g", 3, "judge");
+    judged(5, 1, 3, KILN_PLAN_STORED, "store 2 3");
+}
+
+static void restored_troubles_count(void **state) {
+    (void)state;
+    of_partition(0, KILN_PLAN_GAINED, 1, "");
+    struct kiln_plan_event waits = waiter_of(1, 1, false), running = flight_of(1, 1, 1, "e", 1, 300);
+    running.troubles = 1;
+    feed(0, &running, "");
+    feed(0, &waits, "");
+    of_partition(1, KILN_PLAN_RESTORED, 1, "");
+    candidate(2, 1, 1, 1, "e", 1, "judge");
+    judged(2, 1, 1, KILN_PLAN_AGAIN, "dead judged so; answer 1 judged so; release");
+}
+
 static void a_revoked_executor(void **state) {
     (void)state;
     credit_in(0, "p", "bad", 1, 1, "");
@@ -570,6 +614,45 @@ static void a_long_look_is_taken_in_steps(void **state) {
     assert_true(ticks >= 1);
 }
 
+// Whoever was silent for longest makes place, unless it has something to do.
+static void as_many_executors_as_may(void **state) {
+    (void)state;
+    struct kiln_pool pool;
+    struct kiln_run run = {.attempt = 1};
+    assert_int_equal(kiln_pool_init(&pool, 1), 0);
+    for (unsigned i = 0; i < KILN_PLAN_EXECUTORS_MAX + 10; i++) {
+        char name[16];
+        struct kiln_job_id incarnation = {{0}}, former;
+        struct kiln_pool_executor *executor;
+        snprintf(name, sizeof name, "e%u", i);
+        memcpy(incarnation.bytes, &i, sizeof i);
+        kiln_pool_meet(&pool, name, "p", &incarnation, i, &former, &executor);
+        assert_non_null(executor);
+        if (i == 0)
+            LIST_INSERT_HEAD(&executor->runs, &run, executor_link);
+    }
+    assert_int_equal(pool.executors_count, KILN_PLAN_EXECUTORS_MAX);
+    assert_non_null(kiln_pool_find(&pool, "e0"));
+    assert_null(kiln_pool_find(&pool, "e1"));
+    assert_null(kiln_pool_find(&pool, "e10"));
+    assert_non_null(kiln_pool_find(&pool, "e11"));
+    kiln_pool_release(&pool);
+}
+
+static void as_many_jobs_as_may(void **state) {
+    (void)state;
+    struct kiln_plan_event event = {.kind = KILN_PLAN_SUBMITTED, .key = key(1), .until_ms = 100000};
+    for (unsigned i = 0; i < KILN_PLAN_JOBS_MAX; i++) {
+        unsigned flight = i / KILN_PLAN_WAITERS_MAX;
+        memcpy(event.key.action.bytes + 8, &flight, sizeof flight);
+        memcpy(event.job.bytes, &i, sizeof i);
+        feed(0, &event, "");
+    }
+    submit(0, 2, 255, false, "answer 255 busy: too many jobs wait");
+    by_job(1, KILN_PLAN_CANCELLED, 1, 7, "");
+    submit(2, 2, 255, false, "");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         CASE(a_quota_for_each_tenant),
@@ -585,6 +668,7 @@ int main(void) {
         CASE(one_says_there_is_no_result),
         CASE(another_executor_first),
         CASE(a_decline_costs_nothing),
+        CASE(a_decline_voids_older_credits),
         CASE(declines_are_bounded),
         CASE(a_decline_gives_the_turn_back),
         CASE(demands),
@@ -594,9 +678,13 @@ int main(void) {
         CASE(restored_without_content),
         CASE(restored_with_another_incarnation),
         CASE(restored_agreement),
+        CASE(restored_in_one_pool),
+        CASE(restored_troubles_count),
         CASE(a_revoked_executor),
         CASE(storing_fails),
         CASE(a_long_look_is_taken_in_steps),
+        CASE(as_many_executors_as_may),
+        CASE(as_many_jobs_as_may),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
