@@ -302,6 +302,7 @@ int kiln_docket_new(const struct kiln_docket_options *options, struct kiln_docke
     made->state = (struct kiln_state){.bus = options->bus, .kept = made->fleet};
     made->chronicle = (struct kiln_chronicle){.bus = options->bus, .principal = options->principal};
     kiln_sheets_init(&made->sheets);
+    TAILQ_INIT(&made->deferred);
     kiln_acks_init(&made->acks, options->bus);
     made->executors = calloc(KILN_DOCKET_EXECUTORS_MAX, sizeof *made->executors);
     int rc = made->executors ? kiln_plan_new(&options->plan, &made->plan, err)

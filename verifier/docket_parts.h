@@ -31,15 +31,23 @@ struct kiln_docket {
     uint64_t looked_ms;   // when executors were last looked up
     char (*executors)[KILN_PRINCIPAL_BYTES]; // that gave credits
     size_t executors_count;
+    TAILQ_HEAD(, kiln_deferred) deferred;
     struct {
         bool restoring;
         size_t pending;   // sheets that are still looked at
     } partitions[KILN_PLAN_PARTITIONS_MAX];
 };
 
+// A candidate that came while its partition was restored.
+struct kiln_deferred {
+    TAILQ_ENTRY(kiln_deferred) link;
+    struct kiln_record record; // a copy
+    struct kiln_ack *ack;
+};
+
 // What a step is about, for the actions that need more than the plan knows. The candidate is taken by JUDGE.
 struct kiln_occasion {
-    struct kiln_candidate *candidate;
+    struct kiln_candidate *candidate; // NULL: a lease
     const struct kiln_author *author;
     struct kiln_ack **ack; // NULL once it was taken
 };
@@ -108,3 +116,6 @@ void kiln_docket_forget(struct kiln_docket *docket, uint32_t partition);
 int kiln_docket_lose(struct kiln_docket *docket, uint32_t partition, struct kiln_err *err);
 // A sheet is known now, or has gone: with the last one that was restored, its partition goes on.
 int kiln_docket_looked_at(struct kiln_docket *docket, struct kiln_sheet *sheet, struct kiln_err *err);
+bool kiln_docket_is_restoring(const struct kiln_docket *docket, uint32_t partition);
+// Keeps the candidate (a copy) and its ack until the partition goes on.
+int kiln_docket_defer(struct kiln_docket *docket, const struct kiln_record *record, struct kiln_ack **ack, struct kiln_err *err);

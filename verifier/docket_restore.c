@@ -141,6 +141,56 @@ static int look_at_all(struct kiln_docket *docket, uint32_t partition, struct ki
     return rc ? rc : kiln_docket_looked_at(docket, &last, err);
 }
 
+bool kiln_docket_is_restoring(const struct kiln_docket *docket, uint32_t partition) {
+    return partition < KILN_PLAN_PARTITIONS_MAX && docket->partitions[partition].restoring;
+}
+
+int kiln_docket_defer(struct kiln_docket *docket, const struct kiln_record *record, struct kiln_ack **ack,
+                      struct kiln_err *err) {
+    struct kiln_deferred *deferred = calloc(1, sizeof *deferred);
+    unsigned char *value = malloc(record->value_len + 1);
+    if (!deferred || !value) {
+        free(deferred);
+        free(value);
+        return kiln_fail(err, KILN_E_NOMEM, "no memory for a candidate");
+    }
+    memcpy(value, record->value, record->value_len);
+    deferred->record = *record;
+    deferred->record.value = value;
+    deferred->ack = KILN_STEAL(*ack);
+    TAILQ_INSERT_TAIL(&docket->deferred, deferred, link);
+    return 0;
+}
+
+static struct kiln_deferred *next_deferred(const struct kiln_docket *docket, uint32_t partition) {
+    struct kiln_deferred *deferred;
+    TAILQ_FOREACH(deferred, &docket->deferred, link) {
+        if (deferred->record.partition == partition)
+            return deferred;
+    }
+    return NULL;
+}
+
+// It is out of the list then. The ack is the caller's, unless NULL.
+static void free_deferred(struct kiln_docket *docket, struct kiln_deferred *deferred) {
+    TAILQ_REMOVE(&docket->deferred, deferred, link);
+    kiln_record_release(&deferred->record);
+    free(deferred);
+}
+
+// The flights of the partition go on: now they take candidates.
+static int take_deferred(struct kiln_docket *docket, uint32_t partition, struct kiln_err *err) {
+    int rc = 0;
+    for (struct kiln_deferred *deferred; !rc && (deferred = next_deferred(docket, partition));) {
+        rc = kiln_docket_on_candidate(docket, &deferred->record, &deferred->ack, err);
+        struct kiln_ack *ack = KILN_STEAL(deferred->ack);
+        free_deferred(docket, deferred);
+        if (!rc && ack)
+            rc = kiln_acks_done(&docket->acks, ack, err);
+    }
+    return rc;
+}
+
 int kiln_docket_looked_at(struct kiln_docket *docket, struct kiln_sheet *sheet, struct kiln_err *err) {
     if (!sheet->awaited)
         return 0;
@@ -150,7 +200,8 @@ int kiln_docket_looked_at(struct kiln_docket *docket, struct kiln_sheet *sheet, 
         return 0;
     docket->partitions[partition].restoring = false;
     const struct kiln_plan_event event = {.kind = KILN_PLAN_RESTORED, .partition = partition};
-    return kiln_docket_step(docket, &event, NULL, err);
+    int rc = kiln_docket_step(docket, &event, NULL, err);
+    return rc ? rc : take_deferred(docket, partition, err);
 }
 
 static int restore(struct restoration *restoration, struct kiln_err *err) {
@@ -183,6 +234,10 @@ int kiln_docket_gain(struct kiln_docket *docket, uint32_t partition, struct kiln
 
 void kiln_docket_forget(struct kiln_docket *docket, uint32_t partition) {
     kiln_acks_lose(&docket->acks, partition);
+    for (struct kiln_deferred *deferred; (deferred = next_deferred(docket, partition));) {
+        kiln_acks_done(&docket->acks, deferred->ack, NULL); // lost: the record is another's
+        free_deferred(docket, deferred);
+    }
     for (size_t i = 0; i < KILN_SHEETS_BUCKETS; i++) {
         struct kiln_sheet *sheet, *next;
         for (sheet = TAILQ_FIRST(&docket->sheets.buckets[i]); sheet; sheet = next) {

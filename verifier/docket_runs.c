@@ -86,9 +86,12 @@ int kiln_docket_on_lease(struct kiln_docket *docket, const struct kiln_record *b
     int rc = kiln_lease_decode(bytes->value, bytes->value_len, &record, err);
     if (!rc)
         rc = check_author(docket, bytes, NULL, NULL, &record.incarnation, &author, &refused, err);
+    if (rc || refused)
+        return rc;
     const struct kiln_plan_event event = {
         .kind = KILN_PLAN_LEASE, .incarnation = record.incarnation, .job = record.job, .attempt = record.attempt};
-    return rc || refused ? rc : kiln_docket_step(docket, &event, NULL, err);
+    const struct kiln_occasion occasion = {.author = &author};
+    return kiln_docket_step(docket, &event, &occasion, err);
 }
 
 int kiln_docket_on_decline(struct kiln_docket *docket, const struct kiln_record *bytes, struct kiln_err *err) {
@@ -116,6 +119,8 @@ int kiln_docket_on_candidate(struct kiln_docket *docket, const struct kiln_recor
         rc = check_author(docket, bytes, record.executor, record.pool, &record.incarnation, &author, &refused, err);
     if (rc || refused)
         return rc;
+    if (kiln_docket_is_restoring(docket, bytes->partition))
+        return kiln_docket_defer(docket, bytes, ack, err);
     const struct kiln_plan_event event = {
         .kind = KILN_PLAN_CANDIDATE, .key.action = record.action_digest, .executor = author.principal,
         .incarnation = author.incarnation, .job = record.job, .attempt = record.attempt};
@@ -178,6 +183,8 @@ int kiln_docket_discard(struct kiln_docket *docket, const struct kiln_plan_actio
     const struct kiln_digest any = {{0}};
     char reason[256];
     snprintf(reason, sizeof reason, "not_dispatched: %s", action->reason ? action->reason : "no such run is awaited");
+    if (!candidate) // a lease
+        return kiln_docket_refuse(docket, occasion->author, reason, err);
     const struct kiln_chronicle_entry entry = {
         .event = "discarded", .action = &candidate->action_digest, .job = &candidate->job,
         .executor = occasion->author->principal, .pool = occasion->author->pool, .attempt = candidate->attempt,

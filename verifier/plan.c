@@ -591,19 +591,28 @@ static void on_restore_flight(struct step *step, const struct kiln_plan_event *e
         restore_run(step, flight, event);
 }
 
+// Its content has gone while nobody looked, so what its runs give cannot be judged either: it is asked for anew.
+static void want_anew(struct step *step, struct kiln_flight *flight) {
+    struct kiln_run *run;
+    TAILQ_FOREACH(run, &flight->runs, flight_link) {
+        clear_timer(step, &run->lease);
+        run->state = KILN_RUN_OVER;
+    }
+    want(step, flight);
+}
+
 static void resume(struct step *step, struct kiln_flight *flight) {
     struct kiln_agreement said;
     kiln_agreement_of(flight, &said);
     if (!flight->waiters_count) {
         let_go(step, flight);
+    } else if (!flight->complete) {
+        want_anew(step, flight);
     } else if (said.going) {
-        flight->unsure = !flight->complete; // this run may have found that content had gone
         move(flight, KILN_PLAN_RUNNING);
         reconsider(step, flight, KILN_QUEUE_LAST, LOST_REASON);
-    } else if (flight->complete) {
-        make_ready(step, flight);
     } else {
-        want(step, flight);
+        make_ready(step, flight);
     }
 }
 

@@ -27,7 +27,8 @@
 // Another attempt after a lost or troubled one goes to an executor that had none, when there is one within elsewhere_ms.
 //
 // Partitions: GAINED holds the flights of a partition while RESTORE_* rebuild them, in any order; RESTORED lets them go on,
-// and drops those that nobody waits for. LOST drops all flights of a partition, without a word to anybody: the next owner
+// and drops those that nobody waits for. The runs of one whose content has gone end then, and it is asked for. Candidates that
+// come in between are the caller's to keep until RESTORED: held flights take none. LOST drops all flights of a partition, without a word to anybody: the next owner
 // speaks. Credits stay: they are good for any flight, and a void one costs a DECLINED.
 //
 // The cost of an event does not grow with the number of flights, waiters, tenants or executors.

@@ -448,3 +448,12 @@ static inline void world_work(struct world *world, const char *executor, const c
     kiln_candidate_release(&candidate);
     kiln_work_release(&work);
 }
+
+// That record, or one after it.
+static inline bool world_is_acked(const struct world *world, enum kiln_topic topic, uint64_t offset) {
+    for (size_t i = 0; i < world->bus->acked_count; i++) {
+        if (world->bus->acked[i].topic == topic && world->bus->acked[i].offset >= offset)
+            return true;
+    }
+    return false;
+}

@@ -138,14 +138,6 @@ static void names_the_one_that_lies(void **state) {
     kiln_job_submitted_release(&record);
 }
 
-static bool is_acked(const struct world *world, enum kiln_topic topic, uint64_t offset) {
-    for (size_t i = 0; i < world->bus->acked_count; i++) {
-        if (world->bus->acked[i].topic == topic && world->bus->acked[i].offset >= offset)
-            return true;
-    }
-    return false;
-}
-
 // Killed while it asked for content: after the restart the waiter is asked again, also when nobody says anything.
 static void asks_again_after_a_restart(void **state) {
     struct world *world = *state;
@@ -153,7 +145,7 @@ static void asks_again_after_a_restart(void **state) {
     kiln_autoresult struct kiln_result result = {0};
     world_submission(world, "agent-1", 1, "blue", &record);
     world_submit(world, "agent-1", &record);
-    assert_true(is_acked(world, KILN_TOPIC_JOBS, 0));
+    assert_true(world_is_acked(world, KILN_TOPIC_JOBS, 0));
     world_expect(world, "agent-1", KILN_ANSWER_WANTED, NULL);
     assert_int_equal(world_state(world), 1);
     world_restart(world);
@@ -262,10 +254,10 @@ static void a_candidate_is_acked_at_the_end(void **state) {
     world_credit(world, "executor-1");
     world_work(world, "executor-1", "an rlib");
     assert_int_equal(world_ledger(world, "judged"), 1);
-    assert_false(is_acked(world, KILN_TOPIC_CANDIDATES, 0));
+    assert_false(world_is_acked(world, KILN_TOPIC_CANDIDATES, 0));
     world_credit(world, "executor-2");
     world_work(world, "executor-2", "an rlib");
-    assert_true(is_acked(world, KILN_TOPIC_CANDIDATES, world->offset - 1));
+    assert_true(world_is_acked(world, KILN_TOPIC_CANDIDATES, world->offset - 1));
     kiln_job_submitted_release(&record);
 }
 

@@ -464,18 +464,18 @@ static void restored_too_late(void **state) {
     assert_int_equal(kiln_plan_flights(plan), 0);
 }
 
-// Its content has gone while it ran: not without looking, and asking, again.
+// Its content has gone while it ran: what it gives could not be judged, nor could it be run again.
 static void restored_without_content(void **state) {
     (void)state;
     of_partition(0, KILN_PLAN_GAINED, 1, "");
     struct kiln_plan_event waits = waiter_of(1, 1, true), running = flight_of(1, 1, 1, "e", 1, 300);
     feed(0, &running, "");
     feed(0, &waits, "");
-    of_partition(1, KILN_PLAN_RESTORED, 1, "");
+    of_partition(1, KILN_PLAN_RESTORED, 1, "want 1");
     credit(2, "f", 2, 1, "");
-    tick(300, "check");
-    checked(301, 1, true, "want 1");
-    by_job(302, KILN_PLAN_UPLOADED, 1, 1, "dispatch 1.2 f2 c1");
+    candidate(3, 1, 1, 1, "e", 1, "discard late");
+    tick(40, "");
+    by_job(41, KILN_PLAN_UPLOADED, 1, 1, "dispatch 1.2 f2 c1");
 }
 
 // The verifier that takes over knows a newer incarnation, or an older one, of who runs the job.
