@@ -34,7 +34,7 @@ static const struct kiln_conf_key own[] = {
     {"verifier.lease", KILN_CONF_MS, "15s", NULL, NULL, false, "An executor silent for this long has lost its job."},
     {"verifier.upload", KILN_CONF_MS, "60s", NULL, NULL, false, "Time that a submitter has to upload what is wanted."},
     {"verifier.elsewhere", KILN_CONF_MS, "2s", NULL, NULL, false, "How long a further attempt waits for another executor than those before."},
-    {"verifier.agreement_wait", KILN_CONF_MS, "0", NULL, NULL, false, "How long a job waits for a further pool that must agree; 0: as long as its submitters wait."},
+    {"verifier.agreement_wait", KILN_CONF_MS, "0s", NULL, NULL, false, "How long a job waits for a further pool that must agree; 0: as long as its submitters wait."},
     {"verifier.threads", KILN_CONF_COUNT, "4", NULL, NULL, false, "Threads that talk to the store."},
     {"log.level", KILN_CONF_CHOICE, "info", NULL, "error|warn|info|debug", false, "What is written to standard error."},
     {"log.json", KILN_CONF_BOOL, "false", NULL, NULL, false, "One JSON object a line instead of key=value."},
