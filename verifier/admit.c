@@ -52,13 +52,13 @@ static char *quarantine_key(const struct kiln_job_submitted *record, const char 
 
 static bool is_public(const struct kiln_admit *admit) { return strcmp(admit->scope, KILN_SCOPE_PUBLIC) == 0; }
 
-// A list becomes public only with members that are.
+// A list becomes public only with members that are. One by one: the store remembers what it has seen.
 static int check_members(const struct kiln_admit *admit, const struct kiln_tree *tree, struct kiln_err *err) {
+    bool vault = !kiln_store_wants_bundles(admit->store);
     for (size_t i = 0; i < tree->count; i++) {
         kiln_autofree char *key = kiln_key_content("blob", admit->scope, &tree->entries[i].digest);
         if (!key)
             return kiln_fail(err, KILN_E_NOMEM, "no memory for a key");
-        bool vault = !kiln_store_wants_bundles(admit->store);
         if (!kiln_store_has(admit->store, KILN_SPACE_INPUTS, key) &&
             !(vault && kiln_store_has(admit->store, KILN_SPACE_VAULT, key)))
             return kiln_fail(err, KILN_E_DENIED, "scope: \"%.200s\" of a list is not public", tree->entries[i].path);

@@ -121,26 +121,18 @@ static int read_pack(const struct review *review, const struct place *place, str
     return rc;
 }
 
-// Whether an object is there, with its bytes where care asks for them: 0, KILN_E_NOTFOUND, or an error.
+// An object and its bytes, where it is to be read: 0, KILN_E_NOTFOUND, or an error.
 static int look(const struct review *review, const struct place *place, struct kiln_content_ref *ref, struct kiln_err *err) {
-    bool bytes = review->care == KILN_ADMIT_BYTES;
     kiln_autofd int fd = -1;
     uint64_t size;
-    if (ref->kind == KILN_CONTENT_PACK && (bytes || !review->bundled)) // a directory tells the size at no cost
-        return read_pack(review, place, ref, bytes, err);
-    if (bytes)
-        return read_stored(review, place, ref, &fd, &size, err);
-    kiln_autofree char *key = key_at(place, ref, err);
-    if (!key)
-        return KILN_E_NOMEM;
-    return kiln_store_has(review->admit->store, place->space, key) ? 0 : KILN_E_NOTFOUND;
+    return ref->kind == KILN_CONTENT_PACK ? read_pack(review, place, ref, review->care == KILN_ADMIT_BYTES, err)
+                                          : read_stored(review, place, ref, &fd, &size, err);
 }
 
 // A rotten copy is looked at in every place, so that none is left.
 static int look_everywhere(const struct review *review, struct item *item, struct kiln_err *err) {
     struct place places[PLACES_MAX];
     size_t count = places_of(review, item->ref->kind, places);
-    item->lacks = true;
     for (size_t i = 0; i < count && (item->lacks || review->care == KILN_ADMIT_BYTES); i++) {
         int rc = look(review, &places[i], item->ref, err);
         if (rc && rc != KILN_E_NOTFOUND)
@@ -148,6 +140,59 @@ static int look_everywhere(const struct review *review, struct item *item, struc
         item->lacks &= rc != 0;
     }
     return 0;
+}
+
+// Packs in a directory are opened: it tells their size at no cost. Everything else is only asked for.
+static bool is_read(const struct review *review, enum kiln_content_kind kind) {
+    return review->care == KILN_ADMIT_BYTES || (kind == KILN_CONTENT_PACK && !review->bundled);
+}
+
+// What of a kind still lacks is asked for in one place, all at once.
+struct question {
+    struct item **items;
+    char **keys;
+    bool *present;
+    size_t count;
+};
+
+static void release_question(struct question *question) {
+    for (size_t i = 0; question->keys && i < question->count; i++)
+        free(question->keys[i]);
+    free(question->keys);
+    free(question->items);
+    free(question->present);
+}
+
+static int ask(const struct review *review, enum kiln_content_kind kind, const struct place *place, struct kiln_err *err) {
+    kiln_auto(release_question) struct question question = {.items = calloc(review->count + 1, sizeof *question.items),
+                                                            .keys = calloc(review->count + 1, sizeof *question.keys),
+                                                            .present = calloc(review->count + 1, sizeof *question.present)};
+    if (!question.items || !question.keys || !question.present)
+        return kiln_fail(err, KILN_E_NOMEM, "no memory for a content list");
+    for (size_t i = 0; i < review->count; i++) {
+        struct item *item = &review->items[i];
+        if (item->ref->kind != kind || !item->lacks)
+            continue;
+        question.items[question.count] = item;
+        question.keys[question.count++] = key_at(place, item->ref, err);
+        if (!question.keys[question.count - 1])
+            return KILN_E_NOMEM;
+    }
+    if (question.count)
+        kiln_store_has_many(review->admit->store, place->space, (const char *const *)question.keys, question.count,
+                            question.present);
+    for (size_t i = 0; i < question.count; i++)
+        question.items[i]->lacks = !question.present[i];
+    return 0;
+}
+
+static int ask_everywhere(const struct review *review, enum kiln_content_kind kind, struct kiln_err *err) {
+    struct place places[PLACES_MAX];
+    size_t count = places_of(review, kind, places);
+    int rc = 0;
+    for (size_t i = 0; !rc && i < count; i++)
+        rc = ask(review, kind, &places[i], err);
+    return rc;
 }
 
 // The stem of a library ("libfoo-0123" of "libfoo-0123.rmeta") is among the submission's.
@@ -231,22 +276,37 @@ static int review_inputs(struct review *review, const struct kiln_job_submitted 
     return 0;
 }
 
+static int find_lacking(struct review *review, struct kiln_err *err) {
+    static const enum kiln_content_kind kinds[] = {KILN_CONTENT_BLOB, KILN_CONTENT_PACK};
+    int rc = 0;
+    for (size_t i = 0; i < review->count; i++)
+        review->items[i].lacks |= review->items[i].ref->kind != KILN_CONTENT_LIST;
+    for (size_t i = 0; !rc && i < sizeof kinds / sizeof *kinds; i++)
+        rc = is_read(review, kinds[i]) ? 0 : ask_everywhere(review, kinds[i], err);
+    for (size_t i = 0; !rc && i < review->count; i++) {
+        struct item *item = &review->items[i];
+        if (item->ref->kind != KILN_CONTENT_LIST && is_read(review, item->ref->kind))
+            rc = look_everywhere(review, item, err);
+    }
+    return rc;
+}
+
 static int review_presence(struct review *review, struct kiln_err *err) {
     bool is_public = strcmp(review->admit->scope, KILN_SCOPE_PUBLIC) == 0;
     for (size_t i = 0; i < review->count; i++) {
-        struct item *item = &review->items[i];
+        const struct item *item = &review->items[i];
         if (!item->needed && (!review->lists_missing || item->ref->kind != KILN_CONTENT_BLOB))
             return kiln_content_deny(item->ref, "is no input of the action", err);
-        int rc = item->ref->kind == KILN_CONTENT_LIST ? 0 : look_everywhere(review, item, err);
-        if (rc)
-            return rc;
-        if (is_public && item->lacks && item->ref->kind == KILN_CONTENT_BLOB) {
-            char name[KILN_CONTENT_NAME_BYTES];
-            kiln_content_name(item->ref, name);
-            return kiln_fail(err, KILN_E_DENIED, "scope: %s is not public", name);
-        }
     }
-    return 0;
+    int rc = find_lacking(review, err);
+    for (size_t i = 0; !rc && is_public && i < review->count; i++) {
+        char name[KILN_CONTENT_NAME_BYTES];
+        const struct item *item = &review->items[i];
+        kiln_content_name(item->ref, name);
+        if (item->lacks && item->ref->kind == KILN_CONTENT_BLOB)
+            rc = kiln_fail(err, KILN_E_DENIED, "scope: %s is not public", name);
+    }
+    return rc;
 }
 
 int kiln_admit_lacking(const struct kiln_admit *admit, struct kiln_job_submitted *record,

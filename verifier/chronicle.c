@@ -104,7 +104,7 @@ int kiln_chronicle_tell(struct kiln_chronicle *chronicle, const char *severity, 
     kiln_autofree char *plain_detail = kiln_chronicle_plain(or_empty(detail));
     if (!plain_subject || !plain_detail)
         return kiln_fail(err, KILN_E_NOMEM, "no memory for an event");
-    kiln_log(KILN_LOG_WARN, word, "subject", plain_subject, "detail", plain_detail, NULL);
+    kiln_log(strcmp(severity, "info") == 0 ? KILN_LOG_INFO : KILN_LOG_WARN, word, "subject", plain_subject, "detail", plain_detail, NULL);
     const struct kiln_event made = {.at_ms = kiln_clock_wall_ms(), .source = or_empty(chronicle->principal),
                                     .severity = or_empty(severity), .name = word, .subject = plain_subject,
                                     .detail = plain_detail};
