@@ -175,8 +175,9 @@ class World:
         self.agents.append(agent)
         return agent.start()
 
-    def cargo(self, project, agent, *words, target=None, cargo_home=None, env=None, check=True, wrapper=True, timeout=900):
-        """Runs cargo in a project; through Kiln unless wrapper is False or agent is None."""
+    def cargo(self, project, agent, *words, target=None, cargo_home=None, env=None, check=True, wrapper=True, timeout=900,
+              prefix=()):
+        """Runs cargo in a project, behind a prefix; through Kiln unless wrapper is False or agent is None."""
         variables = {key: value for key, value in os.environ.items()
                      if not key.startswith(("CARGO", "RUSTC", "KILN", "RUST_LOG"))}
         variables.update({"CARGO_INCREMENTAL": "0", "CARGO_TERM_COLOR": "never"})
@@ -186,7 +187,7 @@ class World:
         if cargo_home:
             variables["CARGO_HOME"] = str(cargo_home)
         variables.update(env or {})
-        command = ["cargo", *words]
+        command = [*prefix, "cargo", *words]
         if target:
             at = command.index("--") if "--" in command else len(command)
             command[at:at] = ["--target-dir", str(target)]
