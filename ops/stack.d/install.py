@@ -64,7 +64,7 @@ def need_tools(*tools):
 def pom():
     wanted = "".join(f"<dependency><groupId>{group}</groupId><artifactId>{name}</artifactId><version>{version}</version></dependency>"
                      for group, name, version in ARTIFACTS)
-    return ('<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion><groupId>kiln</groupId>'
+    return ("<project><modelVersion>4.0.0</modelVersion><groupId>kiln</groupId>"
             f"<artifactId>stack</artifactId><version>1</version><packaging>pom</packaging><dependencies>{wanted}</dependencies></project>")
 
 
