@@ -68,6 +68,8 @@ static int fill(struct kiln_kafka_topic *topic, size_t rule, const struct kiln_t
         topic->settings[at].name = "delete.retention.ms";
         topic->settings[at++].value = DAY;
     }
+    topic->settings[at].name = "message.timestamp.type"; // a record's age is the broker's word, not its writer's
+    topic->settings[at++].value = "LogAppendTime";
     if (counts->replication >= 3) {
         topic->settings[at].name = "min.insync.replicas";
         topic->settings[at++].value = "2";

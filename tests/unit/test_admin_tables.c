@@ -106,6 +106,7 @@ static void topics_follow_from_the_tenants(void **state) {
         assert_int_equal(topic->partitions, wanted[i].partitions);
         assert_int_equal(topic->replication, 3);
         assert_string_equal(setting(topic, "min.insync.replicas"), "2");
+        assert_string_equal(setting(topic, "message.timestamp.type"), "LogAppendTime");
         assert_string_equal(setting(topic, "cleanup.policy"), strcmp(wanted[i].name, "x.kiln.state") ? "delete" : "compact");
     }
 }
