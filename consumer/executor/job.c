@@ -437,8 +437,6 @@ static int work_on(struct job *job, struct kiln_err *err) {
     rc = read_witness(job, err);
     if (rc == 0)
         rc = take_outputs(job, err);
-    if (rc == 0 && job->candidate->status == KILN_RUN_EXITED && job->context->record_key)
-        rc = kiln_candidate_sign(job->candidate, job->context->record_key, err);
     return rc ? conclude(job, KILN_RUN_INFRA, "collecting", err->text, err) : 0;
 }
 
@@ -459,6 +457,8 @@ int kiln_job_run(const struct kiln_job_context *context, const struct kiln_work 
     int rc = introduce(&job, err);
     if (rc == 0)
         rc = work_on(&job, err);
+    if (rc == 0 && context->record_key) // whatever came of it: a verifier believes only what is signed
+        rc = kiln_candidate_sign(candidate, context->record_key, err);
     kiln_run_release(&job.session);
     kiln_run_report_release(&job.report);
     kiln_stage_release(&job.stage);

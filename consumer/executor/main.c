@@ -93,7 +93,7 @@ static int open_fleet(const struct options *options, struct executor *executor, 
     context->pool = kiln_fleet_pool(executor->fleet);
     context->incarnation = *kiln_fleet_incarnation(executor->fleet);
     context->record_key = kiln_fleet_record_key(executor->fleet);
-    return kiln_fleet_open_bus(executor->fleet, &executor->bus, err);
+    return 0;
 }
 
 static int open_rooms(const struct options *options, struct executor *executor, struct kiln_err *err) {
@@ -117,15 +117,19 @@ static bool is_told(struct executor *executor, int wait_ms) {
     return true;
 }
 
-// The brokers of a fleet may come later than its executors. KILN_E_CLOSED: told to end meanwhile.
+// The brokers of a fleet may come later than its executors, and a handle that could not subscribe is of no use any more.
+// KILN_E_CLOSED: told to end meanwhile.
 static int subscribe(struct executor *executor, struct kiln_err *err) {
     const struct kiln_bus_subscription work = {.topic = KILN_TOPIC_WORK, .from_end = true};
-    for (bool told = false;; told = true) {
-        int rc = kiln_bus_subscribe(executor->bus, &work, 1, err);
+    for (;;) {
+        int rc = executor->bus ? 0 : kiln_fleet_open_bus(executor->fleet, &executor->bus, err);
+        if (rc == 0)
+            rc = kiln_bus_subscribe(executor->bus, &work, 1, err);
         if (rc == 0 || !executor->fleet)
             return rc;
-        if (!told)
-            kiln_log(KILN_LOG_WARN, "fleet_unreachable", "error", err->text, NULL);
+        kiln_log(KILN_LOG_WARN, "fleet_unreachable", "error", err->text, NULL);
+        kiln_bus_close(executor->bus);
+        executor->bus = NULL;
         if (is_told(executor, CONNECT_AGAIN_MS))
             return kiln_fail(err, KILN_E_CLOSED, "told to end");
     }

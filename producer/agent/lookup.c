@@ -135,7 +135,7 @@ static int bring_bundle(const struct kiln_lookup *lookup, const struct kiln_resu
     uint64_t size;
     if (!key || strlen(result->bundle_pin) >= sizeof pin.text)
         return kiln_fail(err, KILN_E_CORRUPT, "a result's bundle has no usable name");
-    strcpy(pin.text, result->bundle_pin);
+    memcpy(pin.text, result->bundle_pin, strlen(result->bundle_pin) + 1);
     int rc = kiln_store_get_pinned(lookup->store, key, &pin, &result->bundle, &bundle, &size, err);
     return rc ? rc : kiln_bundle_read(bundle, result, lookup->scratch_dir, take_in, (void *)(uintptr_t)lookup, err);
 }

@@ -315,7 +315,8 @@ static int encode_submission(struct kiln_submitter *submitter, struct flight *fl
     struct kiln_job_submitted record = {
         .job = flight->job, .tenant = submitter->tenant, .agent = submitter->agent,
         .waiter_partition = submitter->options.waiter_partition,
-        .submitted_ms = kiln_clock_wall_ms(), .deadline_ms = deadline_ms - kiln_clock_ms(),
+        .submitted_ms = kiln_clock_wall_ms(),
+        .deadline_ms = deadline_ms - kiln_clock_ms() + submitter->options.late_ms, // an orphan waits on
         .action_digest = from->action_digest, .action = (unsigned char *)from->action, .action_len = from->action_len,
         .contents = from->contents, .contents_count = from->contents_count,
         .closure = from->closure, .closure_count = from->closure_count, .build_id = (char *)from->build_id,
