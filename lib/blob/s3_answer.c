@@ -12,7 +12,7 @@ void kiln_s3_time_format(uint64_t wall_ms, char text[KILN_S3_TIME_LEN + 1]) {
     time_t seconds = (time_t)(wall_ms / 1000 + (wall_ms % 1000 != 0));
     struct tm utc;
     if (!gmtime_r(&seconds, &utc) || strftime(text, KILN_S3_TIME_LEN + 1, "%Y-%m-%dT%H:%M:%SZ", &utc) != KILN_S3_TIME_LEN)
-        strcpy(text, "9999-12-31T23:59:59Z");
+        snprintf(text, KILN_S3_TIME_LEN + 1, "9999-12-31T23:59:59Z");
 }
 
 static bool number(const char *text, size_t len, int max, int *value) {
@@ -55,7 +55,7 @@ static void take_text(struct kiln_s3_answer *answer, char *slot, size_t size, co
     else if (strlen(value) >= size)
         answer->problem = "a header is too long";
     else
-        strcpy(slot, value);
+        memcpy(slot, value, strlen(value) + 1);
 }
 
 static void take_size(struct kiln_s3_answer *answer, const char *value) {

@@ -221,7 +221,7 @@ static int sign(struct transfer *transfer, struct kiln_buf *url, struct kiln_err
     char payload[KILN_DIGEST_HEX_LEN + 1], date[KILN_SIGV4_DATE_LEN + 1];
     size_t count = exchange->headers_count;
     memcpy(headers, exchange->headers, count * sizeof *headers);
-    strcpy(payload, empty);
+    memcpy(payload, empty, sizeof payload);
     if (exchange->body) {
         kiln_digest_format(&exchange->body->digest, payload);
         headers[count++] = (struct kiln_sigv4_pair){"content-md5", exchange->body->md5};
@@ -400,9 +400,9 @@ static void judge(struct transfer *transfer, CURLcode result) {
     exchange->has_size = answer->has_size;
     exchange->delete_marker = answer->delete_marker;
     exchange->retain_until_ms = answer->retain_until_ms;
-    strcpy(exchange->version, answer->version);
-    strcpy(exchange->lock_mode, answer->lock_mode);
-    strcpy(exchange->etag, answer->etag);
+    memcpy(exchange->version, answer->version, sizeof exchange->version);
+    memcpy(exchange->lock_mode, answer->lock_mode, sizeof exchange->lock_mode);
+    memcpy(exchange->etag, answer->etag, sizeof exchange->etag);
     if (result != CURLE_OK)
         exchange->rc = judge_curl(transfer, result);
     else

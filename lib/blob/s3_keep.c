@@ -1,5 +1,6 @@
 #include "lib/blob/s3_keep.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "lib/base/cleanup.h"
@@ -29,7 +30,7 @@ static int put_version(struct kiln_s3_client *client, const char *key, const str
     if (rc == 0 && (!exchange.version[0] || strcmp(exchange.version, "null") == 0))
         rc = kiln_fail(err, KILN_E_UNSUPPORTED, "version: the server gave none to %s", key);
     if (rc == 0)
-        strcpy(pin->text, exchange.version);
+        snprintf(pin->text, sizeof pin->text, "%s", exchange.version);
     kiln_s3_exchange_release(&exchange);
     return rc;
 }

@@ -66,15 +66,16 @@ CURLcode kiln_libs3_perform(CURL *easy) {
     curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
     transfer->result = curl_easy_perform(easy);
     curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &transfer->status);
+    // Not by libs3's callback: it may leave out the headers of an answer without a body.
+    struct curl_header *etag;
+    if (curl_easy_header(easy, "ETag", 0, CURLH_HEADER, -1, &etag) == CURLHE_OK && strlen(etag->value) < sizeof transfer->etag)
+        memcpy(transfer->etag, etag->value, strlen(etag->value) + 1);
     return transfer->result;
 }
 
 static S3Status take_properties(const S3ResponseProperties *properties, void *context) {
     struct transfer *transfer = context;
-    const char *etag = properties->eTag ? properties->eTag : "";
     transfer->announced = properties->contentLength;
-    if (strlen(etag) < sizeof transfer->etag)
-        strcpy(transfer->etag, etag);
     return S3StatusOK;
 }
 

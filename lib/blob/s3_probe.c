@@ -27,6 +27,7 @@ struct probe {
     struct kiln_s3_client *client;
     struct kiln_s3_body first, other;
     struct kiln_pin pin; // of the first version under the lock
+    bool fresh;          // put by this probe
     char until[KILN_S3_TIME_LEN + 1];
 };
 
@@ -137,7 +138,7 @@ static int put_first(struct probe *probe, const char *condition, struct kiln_pin
     int rc = kiln_s3_run_one(probe->client, &exchange, err);
     *status = exchange.status;
     if (rc == 0)
-        strcpy(pin->text, exchange.version);
+        snprintf(pin->text, sizeof pin->text, "%s", exchange.version);
     kiln_s3_exchange_release(&exchange);
     return rc;
 }
@@ -181,6 +182,7 @@ static int find_first(struct probe *probe, struct kiln_s3_versions *versions, st
             return 0;
         }
     }
+    probe->fresh = true;
     rc = put_first(probe, versions->listed ? NULL : "*", &probe->pin, &status, err);
     if (rc == KILN_E_EXISTS) // another verifier's probe came between
         rc = put_first(probe, NULL, &probe->pin, &status, err);
@@ -229,11 +231,12 @@ static int check_shortening(struct probe *probe, struct kiln_err *err) {
     return must_refuse(probe, &exchange, 0, "the lock against a shorter retention", err);
 }
 
-// Puts over the first version, once plainly and once naming its id, where not enough such versions are there yet.
+// Puts over the first version, once plainly and once naming its id, where not enough such versions are there yet. One that this
+// probe has put is the newest: it says nothing until another is put over it.
 static int check_shadows(struct probe *probe, const struct kiln_s3_versions *versions, struct kiln_err *err) {
     struct kiln_s3_exchange exchange;
     for (int named = 0; named < 2; named++) {
-        if (named ? versions->listed > SHADOWS_MAX : versions->listed > 1)
+        if (named ? versions->listed > SHADOWS_MAX : versions->listed > 1 && !probe->fresh)
             continue;
         begin(&exchange, "PUT", KILN_SPACE_VAULT, KEY_LOCKED);
         exchange.body = &probe->other;

@@ -1,5 +1,6 @@
 #include "lib/blob/s3_versions.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -61,7 +62,7 @@ static void add_older(struct kiln_s3_versions *versions, const struct kiln_s3_ve
     if (versions->count == KILN_POINTER_VERSIONS_MAX)
         versions->count--;
     memmove(&versions->items[1], &versions->items[0], versions->count * sizeof *versions->items);
-    strcpy(versions->items[0].pin.text, found->version);
+    snprintf(versions->items[0].pin.text, sizeof versions->items[0].pin.text, "%s", found->version);
     versions->items[0].size = found->size;
     versions->count++;
 }

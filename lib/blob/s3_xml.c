@@ -198,7 +198,7 @@ static void end_of_entry_part(struct scan *scan, struct listing_scan *into, cons
     else if (strcmp(name, "VersionId") == 0 && strlen(text) > KILN_S3_VERSION_ID_MAX)
         stop(scan, "a version id is too long");
     else if (strcmp(name, "VersionId") == 0)
-        strcpy(into->current.version, text);
+        memcpy(into->current.version, text, strlen(text) + 1);
     else if (strcmp(name, "Size") == 0 && !(into->sized = parse_number(text, INT64_MAX, &into->current.size)))
         stop(scan, "a size is no number");
 }
@@ -254,7 +254,7 @@ int kiln_s3_xml_listing(const void *data, size_t len, struct kiln_s3_listing *li
 
 static void end_error(struct scan *scan, const char *text) {
     if (at(scan, 2, "Code", "Error") && strlen(text) < 64)
-        strcpy(scan->into, text);
+        memcpy(scan->into, text, strlen(text) + 1);
 }
 
 void kiln_s3_xml_error(const void *data, size_t len, char code[64]) {

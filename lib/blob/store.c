@@ -16,13 +16,19 @@ static const char *const space_names[] = {"quarantine", "inputs", "vault"};
 static const char *const role_names[] = {"agent", "executor", "verifier", "reader"};
 static const char *const right_names[] = {"read", "put", "remove"};
 
+// in/TENANT/hints/...: what agents leave for each other.
+static bool is_hint(const char *key) {
+    const char *tenant_end = strncmp(key, "in/", 3) == 0 ? strchr(key + 3, '/') : NULL;
+    return tenant_end && strncmp(tenant_end, "/hints/", 7) == 0;
+}
+
 static bool role_may(enum kiln_store_role role, enum right right, enum kiln_space space, const char *key) {
     switch (role) {
     case KILN_ROLE_VERIFIER:
         return true;
     case KILN_ROLE_AGENT:
-        if (right == RIGHT_READ && space == KILN_SPACE_VAULT)
-            return true;
+        if (right == RIGHT_READ)
+            return space == KILN_SPACE_VAULT || (space == KILN_SPACE_QUARANTINE && is_hint(key));
         return space == KILN_SPACE_QUARANTINE && strncmp(key, "in/", 3) == 0;
     case KILN_ROLE_EXECUTOR:
         if (right == RIGHT_PUT)

@@ -21,7 +21,7 @@
 
 enum kiln_space { KILN_SPACE_QUARANTINE, KILN_SPACE_INPUTS, KILN_SPACE_VAULT };
 enum kiln_store_role {
-    KILN_ROLE_AGENT,    // read vault; put, remove and read quarantine in/ (S3: read only the hints of its tenant)
+    KILN_ROLE_AGENT,    // read vault; put and remove quarantine in/, read in/TENANT/hints/ of it
     KILN_ROLE_EXECUTOR, // read inputs and vault; put quarantine out/
     KILN_ROLE_VERIFIER, // everything
     KILN_ROLE_READER,   // read inputs and vault

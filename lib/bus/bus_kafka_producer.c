@@ -106,7 +106,7 @@ static void destroy_detached(rd_kafka_t *rk) {
         pthread_detach(thread);
 }
 
-// Every record of the old producer gets its report here, as failed when it was not delivered.
+// The records of the old producer get their reports here, as failed when they were not delivered.
 static void settle_all(rd_kafka_t *rk) {
     uint64_t until_ms = kiln_clock_ms() + PURGE_MS;
     rd_kafka_purge(rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
@@ -125,11 +125,13 @@ static void make_anew(struct kiln_kafka *kafka) {
     if (make(kafka, &fresh, &err))
         return;
     pthread_mutex_lock(&producer->lock);
+    uint64_t last = kiln_kafka_acks_last(&kafka->acks); // of the old one: numbers are given under this lock
     producer->rk = fresh;
     drop_topics(producer);
     make_topics(kafka);
     pthread_mutex_unlock(&producer->lock);
     settle_all(old);
+    kiln_kafka_acks_abandon(&kafka->acks, last);
     destroy_detached(old);
 }
 
@@ -191,10 +193,10 @@ static rd_kafka_headers_t *make_headers(const struct kiln_author *self, const st
     rd_kafka_header_add(headers, "ce_specversion", -1, "1.0", -1);
     snprintf(text, sizeof text, "kiln/%s/%s", role_names[self->role], self->principal);
     rd_kafka_header_add(headers, "ce_source", -1, text, -1);
-    char *at = text;
+    size_t at = 0;
     for (size_t i = 0; i < sizeof self->incarnation.bytes; i++)
-        at += sprintf(at, "%02x", self->incarnation.bytes[i]);
-    sprintf(at, "-%llx", (unsigned long long)self->sequence);
+        at += (size_t)snprintf(text + at, sizeof text - at, "%02x", self->incarnation.bytes[i]);
+    snprintf(text + at, sizeof text - at, "-%llx", (unsigned long long)self->sequence);
     rd_kafka_header_add(headers, "ce_id", -1, text, -1);
     if (kiln_frame_describe(record->value, record->value_len, &frame, NULL) == 0) {
         unsigned char fingerprint[8];

@@ -421,8 +421,9 @@ static void the_probe_names_what_is_not_honoured(void **state) {
         struct kiln_err err = {0};
         snprintf(prefix, sizeof prefix, "lax-%s-p", servers[i].lax);
         struct kiln_s3_options options = options_of(&plain, prefix);
-        // A version under a lock that lasts is not put again: so what only a PUT shows is seen the first time, and by each keep.
-        for (int again = 0; again < (strcmp(servers[i].lax, "versions") ? 2 : 1); again++) {
+        // A version under a lock that lasts is not put again, and a marker over one lets a second PUT through: what only the
+        // first probe sees then is named by the first probe.
+        for (int again = 0; again < (strcmp(servers[i].lax, "versions") && strcmp(servers[i].lax, "marker") ? 2 : 1); again++) {
             int rc = kiln_s3_probe(&options, &err);
             if (rc != servers[i].rc || !strstr(err.text, servers[i].says))
                 fail_msg("%s, %d: %d %s", servers[i].lax, again, rc, err.text);
