@@ -53,9 +53,8 @@ uint64_t kiln_kafka_acks_begin(struct kiln_kafka_acks *acks) {
     return number;
 }
 
-void kiln_kafka_acks_settle(struct kiln_kafka_acks *acks, uint64_t number, bool failed) {
+static void settle(struct kiln_kafka_acks *acks, uint64_t number, bool failed) {
     uint8_t bit, *report;
-    lock(acks);
     assert(number > acks->settled && number <= acks->begun);
     *(report = report_of(acks, number, &bit)) |= bit;
     if (failed && number > acks->rewound && (!acks->broken || number < acks->broken))
@@ -66,7 +65,26 @@ void kiln_kafka_acks_settle(struct kiln_kafka_acks *acks, uint64_t number, bool 
     }
     if (acks->settled == acks->begun)
         pthread_cond_broadcast(&acks->all_settled);
+}
+
+void kiln_kafka_acks_settle(struct kiln_kafka_acks *acks, uint64_t number, bool failed) {
+    lock(acks);
+    settle(acks, number, failed);
     unlock(acks);
+}
+
+void kiln_kafka_acks_abandon(struct kiln_kafka_acks *acks, uint64_t number) {
+    lock(acks);
+    while (acks->settled < number) // each one settled takes those with a report behind it along
+        settle(acks, acks->settled + 1, true);
+    unlock(acks);
+}
+
+uint64_t kiln_kafka_acks_last(struct kiln_kafka_acks *acks) {
+    lock(acks);
+    uint64_t last = acks->begun;
+    unlock(acks);
+    return last;
 }
 
 void kiln_kafka_acks_wait_settled(struct kiln_kafka_acks *acks, uint64_t deadline_ms) {

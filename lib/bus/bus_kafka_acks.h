@@ -40,6 +40,9 @@ void kiln_kafka_acks_release(struct kiln_kafka_acks *acks);
 // The number of the next publish; 0 when too many are without a report.
 uint64_t kiln_kafka_acks_begin(struct kiln_kafka_acks *acks);
 void kiln_kafka_acks_settle(struct kiln_kafka_acks *acks, uint64_t number, bool failed);
+// Nobody will report on those up to `number` any more: what has no report yet failed.
+void kiln_kafka_acks_abandon(struct kiln_kafka_acks *acks, uint64_t number);
+uint64_t kiln_kafka_acks_last(struct kiln_kafka_acks *acks); // the last number given
 void kiln_kafka_acks_wait_settled(struct kiln_kafka_acks *acks, uint64_t deadline_ms); // until nothing is without its report
 
 void kiln_kafka_acks_gain(struct kiln_kafka_acks *acks, enum kiln_topic topic, uint32_t partition);

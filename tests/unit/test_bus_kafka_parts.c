@@ -229,6 +229,25 @@ static void a_failed_publish_voids_the_acks_behind_it(void **state) {
     kiln_kafka_acks_release(&acks);
 }
 
+static void what_nobody_reports_on_has_failed(void **state) {
+    (void)state;
+    struct kiln_kafka_acks acks;
+    assert_int_equal(kiln_kafka_acks_init(&acks, NULL), 0);
+    kiln_kafka_acks_gain(&acks, KILN_TOPIC_JOBS, 5);
+    (void)kiln_kafka_acks_begin(&acks);
+    uint64_t reported = kiln_kafka_acks_begin(&acks), last = kiln_kafka_acks_begin(&acks), next = kiln_kafka_acks_begin(&acks);
+    take_and_ack(&acks, 0);
+    kiln_kafka_acks_settle(&acks, reported, false);
+    assert_int_equal(kiln_kafka_acks_last(&acks), next);
+    kiln_kafka_acks_abandon(&acks, last);
+    assert_int_equal(acks.settled, last);
+    kiln_kafka_acks_settle(&acks, next, false);
+    assert_int_equal(acks.settled, next);
+    assert_true(kiln_kafka_acks_broken(&acks));
+    assert_int_equal(collect(&acks), 0);
+    kiln_kafka_acks_release(&acks);
+}
+
 static void unsettled_publishes_are_bounded(void **state) {
     (void)state;
     struct kiln_kafka_acks acks;
@@ -373,6 +392,7 @@ int main(void) {
         cmocka_unit_test(acks_wait_for_what_was_published_before),
         cmocka_unit_test(acks_of_what_is_not_ours_are_nothing),
         cmocka_unit_test(a_failed_publish_voids_the_acks_behind_it),
+        cmocka_unit_test(what_nobody_reports_on_has_failed),
         cmocka_unit_test(unsettled_publishes_are_bounded),
         cmocka_unit_test(lost_comes_first_and_is_waited_for),
         cmocka_unit_test(the_queue_is_bounded_and_seen),
