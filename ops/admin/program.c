@@ -4,7 +4,10 @@
 #include "lib/base/fs.h"
 #include "ops/admin/commands.h"
 
-static const struct kiln_cli_command *const commands[] = {&kiln_admin_init, &kiln_admin_trust, &kiln_admin_public, &kiln_admin_key, &kiln_admin_probe, &kiln_admin_toolchain, NULL};
+static const struct kiln_cli_command *const commands[] = {
+    &kiln_admin_init, &kiln_admin_trust, &kiln_admin_public, &kiln_admin_key,
+    &kiln_admin_probe, &kiln_admin_toolchain, NULL,
+};
 
 static const struct kiln_cli_option options[] = {
     {"man", NULL, "Print the manual page (man(7) source)."},
