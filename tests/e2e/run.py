@@ -12,11 +12,11 @@ sys.dont_write_bytecode = True
 import kilntest  # noqa: E402
 
 
-def find_cases(word):
+def find_cases(word, full):
     for path in sorted(pathlib.Path(__file__).resolve().parent.glob("cases_*.py")):
         module = importlib.import_module(path.stem)
         for name, function in vars(module).items():
-            if name.startswith("case_") and (not word or word in name):
+            if name.startswith("case_") and (not word or word in name) and (full or not getattr(function, "only_full", False)):
                 yield name[5:], function
 
 
@@ -45,7 +45,7 @@ def main():
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--only", default="")
     options = parser.parse_args()
-    outcomes = [run_case(name, function, options.build, options.full) for name, function in find_cases(options.only)]
+    outcomes = [run_case(name, function, options.build, options.full) for name, function in find_cases(options.only, options.full)]
     passed, failed, skipped = (outcomes.count(word) for word in ("ok", "FAILED", "skipped"))
     print(f"{passed} passed, {failed} failed, {skipped} skipped" if outcomes else "0 passed, 1 failed")
     return 1 if failed or not outcomes else 0
