@@ -44,6 +44,7 @@ struct kiln_s3_client {
     char *endpoint, *host, *region, *prefix, *access, *secret, *tls_ca;
     int scratch_dir;
     uint64_t connect_ms, request_ms;
+    bool impatient;
     unsigned parallel;
     pthread_mutex_t mutex;
     struct lane *lanes;
@@ -416,8 +417,10 @@ static void judge(struct transfer *transfer, CURLcode result) {
     }
 }
 
-static bool may_repeat(const struct kiln_s3_exchange *exchange, CURLcode result) {
+static bool may_repeat(const struct kiln_s3_client *client, const struct kiln_s3_exchange *exchange, CURLcode result) {
     if (exchange->rc == 0 || !exchange->err.retriable || exchange->attempts >= ATTEMPTS_MAX)
+        return false;
+    if (result == CURLE_OPERATION_TIMEDOUT && client->impatient)
         return false;
     return !exchange->once || result == CURLE_COULDNT_CONNECT || result == CURLE_COULDNT_RESOLVE_HOST;
 }
@@ -465,7 +468,7 @@ static void finish(struct round *round, CURL *easy, CURLcode result) {
     curl_multi_remove_handle(round->lane->multi, easy);
     clear_transfer(transfer);
     round->running--;
-    if (!may_repeat(exchange, result)) {
+    if (!may_repeat(round->client, exchange, result)) {
         round->left--;
         return;
     }
@@ -605,6 +608,7 @@ static int copy_options(struct kiln_s3_client *client, const struct kiln_s3_opti
     client->access = strdup(options->access_key);
     client->secret = strdup(options->secret_key);
     client->tls_ca = options->tls_ca ? strdup(options->tls_ca) : NULL;
+    client->impatient = options->impatient;
     client->connect_ms = options->connect_ms ? options->connect_ms : 2000;
     client->request_ms = options->request_ms ? options->request_ms : 60000;
     client->parallel = options->parallel ? options->parallel : 16;

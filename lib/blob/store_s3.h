@@ -19,6 +19,7 @@ struct kiln_s3_options {
     const char *tls_ca;        // PEM file, or NULL for the system's
     const char *scratch_dir;   // absolute; files in it are unlinked at once
     uint64_t connect_ms, request_ms; // 0: 2000, 60000
+    bool impatient;            // no second attempt of a request that was not answered in time
     unsigned parallel;         // 0: 16
     uint32_t lock_days;        // retention that a pointer must have at least when it is read; 0: any
     bool libs3;

@@ -16,6 +16,7 @@
 #define SECRET_FILE_BYTES_MAX 1024u
 #define PASSED_MAX 256u
 // The keeper has a connection of its own with short limits: stopping it waits for one request at most.
+#define AGENT_REQUEST_MS 2000 // without a sign of life: somebody waits for a build, and can compile
 #define KEEPER_REQUEST_MS 3000u
 
 struct kiln_fleet {
@@ -105,6 +106,10 @@ static int open_stores(struct kiln_fleet *fleet, const char *state_dir, struct k
     kiln_autofree char *scratch = NULL;
     struct kiln_s3_options options;
     int rc = make_options(fleet, state_dir, &scratch, &text, &options, err);
+    if (fleet->role == KILN_ROLE_OF_AGENT) { // a store that does not answer is left alone at once, and asked again later
+        options.request_ms = AGENT_REQUEST_MS;
+        options.impatient = true;
+    }
     if (!rc)
         rc = kiln_store_open_s3(&options, store_role(fleet->role), &fleet->store, err);
     if (rc)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import threading
@@ -135,6 +136,28 @@ def case_a_dead_fleet_costs_little_and_comes_back(world):
             assert back.executions == 3 and back.local == 0, str(back)
             again = build(world, world.path("before"), agent, f"target-again-{number}")
             assert again.local == 0 and again.hits == 4, str(again)
+
+
+def case_a_fleet_that_hangs_costs_a_wait_once(world):
+    """Servers that take connections and say nothing: found out once, by the store or by the brokers, and left alone until they talk."""
+    with a_fleet(world) as fleet:
+        fleet.verifier()
+        fleet.executor()
+        agent = fleet.agent("agent-1")
+        build(world, small_crates(world, 4, "before"), agent, "target-before")
+        for number, (server, reasons, bound) in enumerate((("minio", {"store_unreachable"}, 5), ("kafka", {"fleet_unreachable"}, 8))):
+            pid = int(dict(re.findall(r"(\w+): healthy, process (\d+)", fleet.stack.call("status").stdout))[server])
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                hung = build(world, small_crates(world, 10, f"hung-{number}", salt=10 + number), agent, f"target-hung-{number}")
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            print(f"  {server} hangs: {hung} {hung.seconds:.2f} s")
+            assert hung.local == 10 and set(hung.reasons) == reasons, str(hung)
+            assert hung.seconds < bound, hung.seconds
+            wait_for(lambda: status(agent)["store_up"] and status(agent)["bus"] == "up", 60, "the agent finds its fleet again")
+            back = build(world, small_crates(world, 3, f"back-{number}", salt=20 + number), agent, f"target-back-{number}")
+            assert back.executions == 3 and back.local == 0, str(back)
 
 
 def case_an_unpublished_toolchain_is_named(world):
