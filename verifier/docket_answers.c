@@ -104,6 +104,7 @@ static int tell_some(struct kiln_docket *docket, struct kiln_sheet *sheet, const
         jobs[i] = leavers[i].submission->record.job;
     struct kiln_answer answer = {.jobs = jobs, .jobs_count = count, .action_digest = sheet->key.action, .status = status,
                                  .reasons = &reason, .reasons_count = reason ? 1 : 0};
+    answer.executed = sheet->executed;
     if (status == KILN_ANSWER_RESULT) {
         answer.envelope = sheet->envelope.data;
         answer.envelope_len = sheet->envelope.len;

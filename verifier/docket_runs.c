@@ -309,6 +309,7 @@ int kiln_docket_judge(struct kiln_docket *docket, struct kiln_sheet *sheet, cons
         return run ? kiln_fail(err, KILN_E_INTERNAL, "a run of a flight without a basis") : kiln_fail(err, KILN_E_NOMEM, "no memory for a run");
     }
     *occasion->ack = NULL;
+    sheet->executed = run->candidate.job;
     *trial = (struct trial){.task = {.kind = KILN_TASK_SHORT, .run = run_trial, .finish = finish_trial},
                             .docket = docket, .sheet = sheet, .basis = sheet->basis, .run = run};
     kiln_sheet_hold(sheet, sheet->basis);

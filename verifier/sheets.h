@@ -46,6 +46,7 @@ struct kiln_sheet {
     struct kiln_submission_kept *basis; // one of them, or NULL
     TAILQ_HEAD(, kiln_run_kept) runs;
     uint32_t attempts; // the highest that was dispatched
+    struct kiln_job_id executed; // of the last candidate that was judged; zero: none was
     struct kiln_buf envelope; // of the result that is to be announced
     bool examined;     // the plan knows of it
     bool awaited;      // its partition goes on when it was looked at

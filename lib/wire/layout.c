@@ -69,6 +69,7 @@ static const struct kiln_field answer_fields[] = {
     COUNTED(kiln_answer, contents, contents_count, contents),
     COUNTED(kiln_answer, reasons, reasons_count, texts),
     COUNTED(kiln_answer, envelope, envelope_len, bytes),
+    FIELD(kiln_answer, executed, job_id),
 };
 static const struct kiln_field credit_fields[] = {
     FIELD(kiln_credit, executor, text),    FIELD(kiln_credit, pool, text),

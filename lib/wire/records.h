@@ -75,6 +75,7 @@ struct kiln_answer {
     size_t reasons_count;
     unsigned char *envelope;
     size_t envelope_len;
+    struct kiln_job_id executed; // the submission for which the job was run to come to this; zero: it was not run
 };
 
 // kiln.credits
@@ -202,7 +203,7 @@ struct kiln_dead_letter {
 
 enum kiln_record_type { // schema ids, pinned in schemas/ids
     KILN_RECORD_job_submitted = 1004, KILN_RECORD_job_uploaded = 1002, KILN_RECORD_job_cancelled = 1003,
-    KILN_RECORD_answer = 1011, KILN_RECORD_credit = 1021, KILN_RECORD_work = 1031, KILN_RECORD_lease = 1041,
+    KILN_RECORD_answer = 1012, KILN_RECORD_credit = 1021, KILN_RECORD_work = 1031, KILN_RECORD_lease = 1041,
     KILN_RECORD_candidate = 1052, KILN_RECORD_demand = 1032, KILN_RECORD_decline = 1042, KILN_RECORD_state_waiter = 1061,
     KILN_RECORD_state_flight = 1062, KILN_RECORD_ledger_entry = 1071, KILN_RECORD_event = 1081, KILN_RECORD_dead_letter = 1091,
 };

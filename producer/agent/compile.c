@@ -211,25 +211,10 @@ static int refuse(const struct kiln_compile_context *context, const struct kiln_
     return kiln_fail(err, KILN_E_UNSUPPORTED, "%s", verdict->reason);
 }
 
-// Whether the run that gave a result was ours: it began after we asked.
-static bool was_run_for_us(const struct kiln_result *result, uint64_t submitted_ms) {
-    for (size_t i = 0; i < result->attestations_count; i++)
-        if (result->attestations[i].at_ms >= submitted_ms)
-            return true;
-    return false;
-}
-
-static int take_envelope(const struct serving *serving, const struct kiln_verdict *verdict, uint64_t submitted_ms,
-                         struct kiln_result *result, struct kiln_err *err) {
+static int take_envelope(const struct serving *serving, const struct kiln_verdict *verdict, struct kiln_result *result,
+                         struct kiln_err *err) {
     const struct kiln_compile_context *context = serving->context;
     const struct kiln_digest *action = &serving->unit.action_digest;
-    struct kiln_result fresh = {0};
-    int rc = kiln_lookup_check(&serving->lookup, action, verdict->envelope.data, verdict->envelope.len, &fresh, err);
-    if (rc)
-        return rc;
-    if (!verdict->shared && was_run_for_us(&fresh, submitted_ms))
-        kiln_stats_add(context->stats, serving->build_id, KILN_STAT_EXECUTIONS);
-    kiln_result_release(&fresh);
     if (context->tenant && !verdict->shared)
         kiln_history_record(context->lookup.l0, &serving->kind, verdict->waited_ms);
     return kiln_lookup_accept(&serving->lookup, action, verdict->envelope.data, verdict->envelope.len, result, err);
@@ -278,14 +263,13 @@ static int ask_verifier(struct serving *serving, struct kiln_submitter *submitte
     rc = kiln_submit(submitter, &submission, asked_ms + wait_ms, verdict, err);
     if (rc)
         return explain_silence(serving, submitter, asked_ms, wait_ms, rc, err);
-    if (verdict->status != KILN_ANSWER_RESULT && !verdict->shared && !strncmp(verdict->reason, "job_", 4))
+    if (verdict->executed && (verdict->status == KILN_ANSWER_RESULT || !strncmp(verdict->reason, "job_", 4)))
         kiln_stats_add(context->stats, serving->build_id, KILN_STAT_EXECUTIONS);
     return 0;
 }
 
 static int submit_in_scope(struct serving *serving, struct kiln_submitter *submitter, struct kiln_result *result,
                            struct kiln_err *err) {
-    const uint64_t submitted_ms = kiln_clock_wall_ms();
     struct kiln_verdict verdict __attribute__((cleanup(kiln_verdict_release))) = {0};
     int rc = ask_verifier(serving, submitter, &verdict, err);
     if (rc)
@@ -293,7 +277,7 @@ static int submit_in_scope(struct serving *serving, struct kiln_submitter *submi
     if (verdict.status != KILN_ANSWER_RESULT)
         return refuse(serving->context, &verdict, err);
     kiln_breaker_succeed(serving->context->breaker);
-    return take_envelope(serving, &verdict, submitted_ms, result, err);
+    return take_envelope(serving, &verdict, result, err);
 }
 
 static int submit_miss(struct serving *serving, struct kiln_result *result, struct kiln_err *err) {

@@ -389,6 +389,7 @@ static int upload_wanted(struct kiln_submitter *submitter, const struct flight *
 
 static int take_verdict(struct flight *flight, const struct kiln_answer *answer, struct kiln_err *err) {
     flight->verdict.status = answer->status;
+    flight->verdict.executed = !memcmp(&answer->executed, &flight->job, sizeof flight->job);
     if (answer->status == KILN_ANSWER_RESULT) {
         flight->verdict.envelope = KILN_BUF_INIT(KILN_RECORD_BYTES_MAX);
         return kiln_buf_add(&flight->verdict.envelope, answer->envelope, answer->envelope_len);
@@ -441,7 +442,7 @@ static void drop(struct kiln_submitter *submitter, struct flight *flight) { // w
 
 static int copy_verdict(const struct flight *flight, bool shared, struct kiln_verdict *verdict, struct kiln_err *err) {
     struct kiln_verdict copy = {.status = flight->verdict.status, .envelope = KILN_BUF_INIT(KILN_RECORD_BYTES_MAX),
-                                .shared = shared, .executed = false,
+                                .shared = shared, .executed = flight->verdict.executed && !shared,
                                 .waited_ms = kiln_clock_ms() - flight->began_ms};
     copy.reason = flight->verdict.reason ? strdup(flight->verdict.reason) : NULL;
     if (kiln_buf_add(&copy.envelope, flight->verdict.envelope.data, flight->verdict.envelope.len) ||

@@ -134,10 +134,13 @@ static void wanted_content_is_uploaded_then_the_result_comes(void **state) {
     assert_int_equal(kiln_record_type_of(record.value, record.value_len, &type, NULL), 0);
     assert_int_equal(type, KILN_RECORD_job_uploaded);
     kiln_record_release(&record);
-    answer(&rig, job, &result);
+    struct kiln_answer run_for_it = result;
+    run_for_it.executed = job;
+    answer(&rig, job, &run_for_it);
     pthread_join(thread, NULL);
     assert_int_equal(caller.rc, 0);
     assert_int_equal(caller.verdict.status, KILN_ANSWER_RESULT);
+    assert_true(caller.verdict.executed);
     assert_memory_equal(caller.verdict.envelope.data, "signed", 6);
     assert_int_equal(atomic_load(&rig.uploads), 1);
     kiln_verdict_release(&caller.verdict);
@@ -162,6 +165,7 @@ static void identical_actions_share_one_submission(void **state) {
     for (int i = 0; i < 16; i++) {
         pthread_join(threads[i], NULL);
         assert_int_equal(callers[i].rc, 0);
+        assert_false(callers[i].verdict.executed); // it was run for another one, or not at all
         shared += callers[i].verdict.shared;
         kiln_verdict_release(&callers[i].verdict);
     }

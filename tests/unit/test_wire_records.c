@@ -217,7 +217,7 @@ static void encodes_as_another_implementation(void **state) {
     struct kiln_job_id waiters[] = {job_id_of(0x11), job_id_of(0x22)};
     char *reasons[] = {text_of("digest differs")};
     struct kiln_answer answer = {.jobs = waiters, .jobs_count = 2, .action_digest = digest_of(0xd1),
-                                 .status = KILN_ANSWER_REJECTED, .reasons = reasons, .reasons_count = 1};
+                                 .status = KILN_ANSWER_REJECTED, .reasons = reasons, .reasons_count = 1, .executed = job_id_of(0xe7)};
     struct kiln_credit credit = {.executor = text_of("executor-1"), .pool = text_of("local"), .incarnation = job_id_of(0x22),
                                  .credit = job_id_of(0x33), .expires_ms = 1789000060000};
     struct kiln_work work = a_work();
@@ -373,16 +373,16 @@ static void numbers_have_one_form(void **state) {
     }
 }
 
-// An answer: one waiter, status, then what is given from `contents` on.
+// An answer: one waiter, status, then what is given from `contents` on, then that it was not run.
 static bool accepts_answer(int status, const char *tail, size_t len) {
-    unsigned char bytes[256] = {0, 0, 0, 0x03, 0xf3, 0x02};
+    unsigned char bytes[256] = {0, 0, 0, 0x03, 0xf4, 0x02};
     size_t at = FRAME_BYTES + 1 + 16;
     bytes[at] = 0; // end of the array
     at += 1 + 32;
     bytes[at++] = (unsigned char)(2 * status);
-    assert_true(at + len <= sizeof bytes);
+    assert_true(at + len + 16 <= sizeof bytes);
     memcpy(bytes + at, tail, len);
-    return accepts(KILN_RECORD_answer, bytes, at + len);
+    return accepts(KILN_RECORD_answer, bytes, at + len + 16);
 }
 
 static void arrays_texts_and_enums_have_one_form(void **state) {
