@@ -123,7 +123,7 @@ def case_damaged_store(world):
         assert_same_artifacts(expected, artifacts(target))
         print(f"  {label}: {flipped} files damaged, {delta}")
         if label != "index":
-            assert delta.corrupt > 0, str(delta)
+            assert delta.corrupt > 0 and delta.executions == delta.misses == 2, str(delta)
         with Delta(agent) as again:
             world.cargo(project, agent, "build", target=world.path(f"again-{label}"))
         assert again.hits == again.requests - again.passed_through and again.executions == 0, f"{label} heals: {again}"
