@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <time.h>
 
+#include "consumer/executor/credits.h"
 #include "lib/base/proc.h"
 #include "lib/bus/bus.h"
 
@@ -179,6 +180,65 @@ static void works_for_its_credits(void **state) {
     kiln_credit_release(&renewed);
 }
 
+static void next_decline(struct fleet *fleet, struct kiln_decline *decline) {
+    struct kiln_record record;
+    enum kiln_record_type type;
+    do {
+        if (!next_record(fleet, KILN_TOPIC_LEASES, PATIENCE_MS, &record))
+            fail_msg("no decline came");
+        assert_int_equal(kiln_record_type_of(record.value, record.value_len, &type, NULL), 0);
+        if (type == KILN_RECORD_decline)
+            assert_int_equal(kiln_decline_decode(record.value, record.value_len, decline, NULL), 0);
+        kiln_record_release(&record);
+    } while (type != KILN_RECORD_decline);
+}
+
+static void declines_work_for_a_void_credit(void **state) {
+    struct fleet *fleet = *state;
+    struct kiln_credit credits[SLOTS];
+    struct kiln_decline decline = {0};
+    struct kiln_candidate candidate = {0};
+    start_executor(fleet);
+    for (int i = 0; i < SLOTS; i++)
+        next_credit(fleet, &credits[i]);
+    struct kiln_credit forged = credits[0];
+    forged.credit.bytes[0] ^= 1;
+    struct kiln_job_id job = give_work(fleet, &forged, "good");
+    next_decline(fleet, &decline);
+    assert_true(same_id(&decline.job, &job));
+    assert_true(same_id(&decline.credit, &forged.credit));
+    kiln_decline_release(&decline);
+    // The slot is none the worse for it; a drained executor has no slots.
+    job = give_work(fleet, &credits[0], "good");
+    next_candidate(fleet, &candidate);
+    assert_true(same_id(&candidate.job, &job));
+    kiln_candidate_release(&candidate);
+    for (int i = 0; i < SLOTS; i++)
+        kiln_credit_release(&credits[i]);
+}
+
+static void offers_again_where_credits_are_wanted(void **state) {
+    struct fleet *fleet = *state;
+    struct kiln_credit credits[SLOTS], fresh;
+    start_executor(fleet);
+    for (int i = 0; i < SLOTS; i++)
+        next_credit(fleet, &credits[i]);
+    const struct kiln_demand demand = {.partition = 0, .count = 1, .at_ms = kiln_clock_wall_ms()};
+    kiln_autobuf struct kiln_buf record = KILN_BUF_INIT(KILN_RECORD_BYTES_MAX);
+    assert_int_equal(kiln_demand_encode(&demand, &record, NULL), 0);
+    // A fresh credit answers a demand that crossed it; an older one the verifier may have lost, so it comes anew.
+    struct kiln_record none;
+    assert_false(next_record(fleet, KILN_TOPIC_CREDITS, 2 * KILN_CREDIT_SETTLE_MS, &none));
+    assert_int_equal(kiln_bus_publish(fleet->bus, KILN_TOPIC_WORK, 0, "d", 1, record.data, record.len, NULL), 0);
+    next_credit(fleet, &fresh);
+    for (int i = 0; i < SLOTS; i++) {
+        assert_false(same_id(&fresh.credit, &credits[i].credit));
+        kiln_credit_release(&credits[i]);
+    }
+    assert_false(next_record(fleet, KILN_TOPIC_CREDITS, 100, &none)); // one was wanted
+    kiln_credit_release(&fresh);
+}
+
 static void keeps_its_lease(void **state) {
     struct fleet *fleet = *state;
     struct kiln_credit credit;
@@ -265,6 +325,8 @@ static void a_successor_cleans_up(void **state) {
 static int tests(void) {
     const struct CMUnitTest all[] = {
         cmocka_unit_test_setup_teardown(works_for_its_credits, open_fleet, close_fleet),
+        cmocka_unit_test_setup_teardown(declines_work_for_a_void_credit, open_fleet, close_fleet),
+        cmocka_unit_test_setup_teardown(offers_again_where_credits_are_wanted, open_fleet, close_fleet),
         cmocka_unit_test_setup_teardown(keeps_its_lease, open_fleet, close_fleet),
         cmocka_unit_test_setup_teardown(ends_when_told, open_fleet, close_fleet),
         cmocka_unit_test_setup_teardown(ends_with_the_bus, open_fleet, close_fleet),

@@ -3,6 +3,7 @@
 
 #include "consumer/executor/toolchain_root.h"
 #include "lib/base/cleanup.h"
+#include "lib/blob/toolchain_store.h"
 #include "lib/core/tree.h"
 
 struct world {
@@ -180,6 +181,71 @@ static void clears_what_a_killed_one_left(void **state) {
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+// The parts as an operator's host has them, then only in the vault.
+static void publish_parts(struct world *world, struct kiln_store *vault) {
+    const struct kiln_digest *parts[] = {&world->action.toolchain_runtime, &world->action.toolchain_rustc, &world->action.toolchain_link};
+    kiln_autofd int stage = openat(world->scratch->fd, "toolchains", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (size_t i = 0; i < 3; i++) {
+        char hex[KILN_DIGEST_HEX_LEN + 1];
+        kiln_digest_format(parts[i], hex);
+        assert_false(kiln_toolchain_is_published(vault, parts[i]));
+        assert_int_equal(kiln_toolchain_publish(vault, stage, parts[i], NULL), 0);
+        assert_int_equal(kiln_toolchain_publish(vault, stage, parts[i], NULL), 0); // again is nothing
+        assert_true(kiln_toolchain_is_published(vault, parts[i]));
+        assert_int_equal(kiln_fs_remove_tree(stage, hex, NULL), 0);
+    }
+}
+
+static void what_is_not_staged_is_fetched(void **state) {
+    struct world *world = *state;
+    struct kiln_store *operator, *store;
+    struct kiln_err err = {0};
+    assert_int_equal(kiln_store_open_dir(scratch_path(world->scratch, "store"), KILN_ROLE_VERIFIER, &operator, NULL), 0);
+    assert_int_equal(kiln_store_open_dir(scratch_path(world->scratch, "store"), KILN_ROLE_EXECUTOR, &store, NULL), 0);
+    publish_parts(world, operator);
+    kiln_toolchain_roots_fetch_from(world->roots, store);
+    kiln_autofd int root = -1;
+    if (kiln_toolchain_root_open(world->roots, &world->action, &root, &err))
+        fail_msg("%s", err.text);
+    struct stat st;
+    assert_int_equal(fstatat(root, "x/sysroot/bin/rustc", &st, 0), 0);
+    assert_int_equal(st.st_mode & 07777, 0555);
+    assert_int_equal(fstatat(root, "usr/lib/libc.so.6", &st, 0), 0);
+    assert_int_equal(st.st_mode & 07777, 0444);
+    // One that nobody published.
+    struct kiln_action other = world->action;
+    memset(other.toolchain_rustc.bytes, 7, 32);
+    kiln_autofd int none = -1;
+    assert_int_equal(kiln_toolchain_root_open(world->roots, &other, &none, &err), KILN_E_NOTFOUND);
+    kiln_store_close(store);
+    kiln_store_close(operator);
+}
+
+// Another part's pack under the name: whoever can write the vault still does not choose what executors run.
+static void a_part_under_another_name_is_refused(void **state) {
+    struct world *world = *state;
+    struct kiln_store *operator;
+    assert_int_equal(kiln_store_open_dir(scratch_path(world->scratch, "store"), KILN_ROLE_VERIFIER, &operator, NULL), 0);
+    publish_parts(world, operator);
+    struct kiln_digest wanted = {{9}}, bytes;
+    kiln_autofree char *from = kiln_key_toolchain(&world->action.toolchain_rustc), *to = kiln_key_toolchain(&wanted);
+    kiln_autofd int pack = -1;
+    struct kiln_pin pin;
+    assert_int_equal(kiln_store_open_unchecked(operator, KILN_SPACE_VAULT, from, &pack, NULL), 0);
+    assert_int_equal(kiln_digest_of_fd(pack, 1 << 20, &bytes, NULL, NULL), 0);
+    assert_int_equal(kiln_store_keep_fd(operator, to, pack, 1 << 20, &bytes, 0, &pin, NULL), 0);
+    kiln_toolchain_roots_fetch_from(world->roots, operator);
+    struct kiln_action action = world->action;
+    action.toolchain_rustc = wanted;
+    kiln_autofd int root = -1;
+    assert_int_equal(kiln_toolchain_root_open(world->roots, &action, &root, NULL), KILN_E_CORRUPT);
+    char hex[KILN_DIGEST_HEX_LEN + 1], path[100];
+    kiln_digest_format(&wanted, hex);
+    snprintf(path, sizeof path, "toolchains/%s", hex);
+    assert_int_not_equal(faccessat(world->scratch->fd, path, F_OK, 0), 0);
+    kiln_store_close(operator);
+}
+
 int main(void) {
     const struct CMUnitTest all[] = {
         TEST(combines_the_parts),
@@ -187,6 +253,8 @@ int main(void) {
         TEST(removes_a_changed_part),
         TEST(notices_a_changed_listing),
         TEST(clears_what_a_killed_one_left),
+        TEST(what_is_not_staged_is_fetched),
+        TEST(a_part_under_another_name_is_refused),
     };
     return cmocka_run_group_tests(all, NULL, NULL);
 }
