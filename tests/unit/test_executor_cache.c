@@ -142,6 +142,14 @@ static struct kiln_digest add_tree(const struct world *world, struct kiln_trees 
     return digest;
 }
 
+static void make_oldest(const struct world *world, const struct kiln_digest *tree) {
+    const struct timespec long_ago[2] = {{.tv_sec = 1}, {.tv_sec = 1}};
+    char hex[KILN_DIGEST_HEX_LEN + 1], path[100];
+    kiln_digest_format(tree, hex);
+    snprintf(path, sizeof path, "own/trees/%s", hex);
+    assert_int_equal(utimensat(world->scratch->fd, path, long_ago, 0), 0);
+}
+
 static void trees_stay_within_their_bound_and_with_their_jobs(void **state) {
     struct world *world = *state;
     struct kiln_trees *trees;
@@ -152,6 +160,7 @@ static void trees_stay_within_their_bound_and_with_their_jobs(void **state) {
     assert_int_equal(kiln_trees_get(trees, SCOPE, &used, &first, &a, NULL), 0);
     assert_int_equal(kiln_trees_get(trees, SCOPE, &used, &second, &b, NULL), 0);
     kiln_trees_give_back(trees, &used); // one of the two jobs has ended
+    make_oldest(world, &used);          // the other one runs for long
     for (unsigned number = 1; number < 12; number++) {
         add_tree(world, trees, number);
         assert_in_range(entries_in(world->scratch, "own/trees"), 1, 5);
