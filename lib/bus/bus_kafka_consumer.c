@@ -160,6 +160,7 @@ static void serve_group(struct kiln_kafka *kafka) {
         on_message(kafka, message);
         rd_kafka_message_destroy(message);
     }
+    kiln_kafka_lead_due(kafka);
     kiln_kafka_commit_due(kafka);
     kiln_kafka_rewind_due(kafka);
 }

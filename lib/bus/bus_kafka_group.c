@@ -6,7 +6,7 @@
 #include "lib/base/clock.h"
 #include "lib/bus/bus_kafka_handle.h"
 
-enum { COMMIT_EVERY_MS = 100, COMMIT_AT_ACKS = 64, COMMIT_MS = 1000, LOST_MS = 5000, REWIND_EVERY_MS = 1000 };
+enum { COMMIT_EVERY_MS = 100, COMMIT_AT_ACKS = 64, COMMIT_MS = 1000, LOST_MS = 5000, REWIND_EVERY_MS = 1000, LEAD_MS = 5000 };
 
 static const struct kiln_kafka_source *source_of(const struct kiln_kafka *kafka, const char *name) {
     for (unsigned i = 0; i < kafka->consumer.sources_count; i++) {
@@ -156,6 +156,13 @@ static void lead_to_our_queue(struct kiln_kafka *kafka, const rd_kafka_topic_par
     }
 }
 
+// A partition that is still being stopped, from an assignment just ended, loses its way to our queue at its end, and what it
+// then fetches would lie there unseen. Leading it again brings that along.
+void kiln_kafka_lead_due(struct kiln_kafka *kafka) {
+    if (kafka->consumer.assigned && kiln_clock_ms() - kafka->consumer.assigned_ms < LEAD_MS)
+        lead_to_our_queue(kafka, kafka->consumer.assigned);
+}
+
 static void assign(struct kiln_kafka *kafka, const rd_kafka_topic_partition_list_t *list) {
     struct kiln_kafka_consumer *consumer = &kafka->consumer;
     gain(kafka, list);
@@ -167,6 +174,7 @@ static void assign(struct kiln_kafka *kafka, const rd_kafka_topic_partition_list
     if (consumer->assigned)
         rd_kafka_topic_partition_list_destroy(consumer->assigned);
     consumer->assigned = copy;
+    consumer->assigned_ms = kiln_clock_ms();
 }
 
 void kiln_kafka_on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t error, rd_kafka_topic_partition_list_t *partitions,

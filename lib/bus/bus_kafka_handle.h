@@ -53,7 +53,7 @@ struct kiln_kafka_consumer {
     } *reading; // READS
     size_t reading_count;
     rd_kafka_topic_partition_list_t *assigned; // in_group; the thread's
-    uint64_t commit_ms, rewound_ms;            // last; the thread's
+    uint64_t commit_ms, rewound_ms, assigned_ms; // last; the thread's
     struct kiln_kafka_gate *gate;
     pthread_t thread;
     bool started;
@@ -107,6 +107,7 @@ void kiln_kafka_on_commit(rd_kafka_t *rk, rd_kafka_resp_err_t error, rd_kafka_to
 void kiln_kafka_commit_due(struct kiln_kafka *kafka);
 void kiln_kafka_commit_now(struct kiln_kafka *kafka, uint64_t deadline_ms); // waits for the answer
 void kiln_kafka_rewind_due(struct kiln_kafka *kafka);
+void kiln_kafka_lead_due(struct kiln_kafka *kafka);
 
 int kiln_kafka_restore(struct kiln_bus *bus, uint32_t partition, uint64_t deadline_ms,
                        int (*visit)(void *context, const struct kiln_record *record), void *context, struct kiln_err *err);
