@@ -1,4 +1,6 @@
-"""Real cargo builds on a whole fleet: two agents of a tenant, a verifier, executors, on real Kafka and MinIO."""
+"""Real cargo builds on a whole fleet: two agents of a tenant, a verifier, executors, on real Kafka and MinIO.
+
+Functions case_* always run, full_* with KILN_FULL in the environment or when they are named."""
 
 import contextlib
 import os
@@ -78,6 +80,29 @@ def case_second_agent_executes_nothing(world):
         apart = build(world, world.copy_project(REAL / "workspace", "four"), stranger, "target-four")
         assert apart.hits == 0 and apart.executions == apart.requests, str(apart)
         assert_same_artifacts(artifacts(world.path("target-one")), artifacts(world.path("target-four")))
+
+
+def full_public_packages_are_shared(world):
+    """Units of packages on the operator's list, and what depends on nothing else, are compiled once for all tenants."""
+    home = world.cargo_home("home")
+    project = world.copy_project(REAL / "service", "service")
+    world.cargo(project, None, "fetch", "--locked", cargo_home=home)
+    with a_fleet(world) as fleet:
+        archives = [str(path) for path in (home / "registry" / "cache").glob("*")]
+        fleet.stack.admin("public", "--roots", fleet.stack.roots(), "--checksums", str(project / "Cargo.lock"), *archives)
+        fleet.verifier()
+        fleet.executor()
+        first = fleet.agent("agent-1")
+        cold = build(world, project, first, "target-red", cargo_home=home)
+        print(f"  first tenant: {cold} {cold.seconds:.2f} s")
+        assert cold.errors == 0 and cold.local == 0 and cold.executions == cold.misses > 80, str(cold)
+        stranger = fleet.agent("agent-3")
+        other = build(world, world.copy_project(REAL / "service", "elsewhere/service"), stranger, "target-blue",
+                      cargo_home=world.cargo_home("home-blue"))
+        print(f"  second tenant: {other} {other.seconds:.2f} s")
+        assert other.hits > 60 and other.local == 0 and other.errors == 0, str(other)
+        assert other.executions == other.misses > 0, str(other)  # its own package, and what build scripts generate for
+        assert_same_artifacts(artifacts(world.path("target-red")), artifacts(world.path("target-blue")), ("count-", "service-", "libservice"))
 
 
 def hints(fleet):
