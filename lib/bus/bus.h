@@ -76,7 +76,8 @@ int kiln_bus_healthy(struct kiln_bus *bus, struct kiln_err *err);
 // KILN_E_UNSUPPORTED on the embedded bus, where agents submit again.
 int kiln_bus_restore(struct kiln_bus *bus, uint32_t partition, uint64_t deadline_ms,
                      int (*visit)(void *context, const struct kiln_record *record), void *context, struct kiln_err *err);
-// All topics at once; may be called again for further topics, not for one that the handle has already.
+// All topics at once; may be called again for further topics, not for one that the handle has already. On
+// Kafka a handle whose subscribe failed is to be closed and opened anew: some of its topics may be read already.
 int kiln_bus_subscribe(struct kiln_bus *bus, const struct kiln_bus_subscription *topics, size_t count, struct kiln_err *err);
 // Waits until the deadline (monotonic ms) for the next record; KILN_E_TIMEOUT when none came, KILN_E_CLOSED when the
 // server has gone. *record is the caller's to release.
