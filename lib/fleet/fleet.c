@@ -160,7 +160,8 @@ static int open_keeper(struct kiln_fleet *fleet, const char *state_dir, struct k
                                           .dir = dir,
                                           .roots = roots.keys,
                                           .roots_count = roots.count,
-                                          .threshold = roots.threshold};
+                                          .threshold = roots.threshold,
+                                          .refresh_ms = kiln_conf_number(fleet->conf, "fleet.trust_refresh")};
     return kiln_keeper_open(&options, &fleet->keeper, err);
 }
 

@@ -16,6 +16,7 @@ const struct kiln_conf_key kiln_fleet_settings[] = {
     TEXT("fleet.sign_key", "", "File of the private key with which a verifier signs results."),
     TEXT("fleet.trust_roots", "", "Public keys of the roots that sign the trust record, in hex with commas between."),
     COUNT("fleet.trust_threshold", "1", "How many of the roots must have signed."),
+    {"fleet.trust_refresh", KILN_CONF_MS, "60s", NULL, NULL, false, "How often the trust record is fetched: a revocation is known after at most that long."},
     COUNT("fleet.partitions", "16", "Partitions of the topics that go by action, as the topics were made."),
     COUNT("fleet.work_partitions", "16", "Partitions of kiln.work, as it was made."),
     COUNT("fleet.result_partitions", "16", "Partitions of each tenant's result topic, as they were made."),
@@ -80,6 +81,7 @@ static int check_numbers(const struct kiln_conf *conf, struct kiln_err *err) {
         const char *name;
         uint64_t least, most;
     } ranges[] = {
+        {"fleet.trust_refresh", 100, 3600000},
         {"fleet.partitions", 1, KILN_BUS_KAFKA_PARTITIONS_MAX},
         {"fleet.work_partitions", 1, KILN_BUS_KAFKA_PARTITIONS_MAX},
         {"fleet.result_partitions", 1, KILN_BUS_KAFKA_PARTITIONS_MAX},

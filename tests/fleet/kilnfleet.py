@@ -20,21 +20,26 @@ from stack import Stack  # noqa: E402
 class Member:
     """A verifier or executor of the fleet: its program, directory and log."""
 
-    def __init__(self, fleet, name, *options):
-        self.fleet, self.name = fleet, name
+    def __init__(self, fleet, name, *options, more="", libexec=None, prefix=()):
+        self.fleet, self.name, self.prefix = fleet, name, list(prefix)
         self.program = "kiln-verifier" if name.startswith("verifier") else "kiln-executor"
         self.dir = fleet.world.path(name)
         self.dir.mkdir(exist_ok=True, mode=0o700)
         self.options = list(options)
         if self.program == "kiln-executor":
-            self.options += ["--libexec", str(fleet.world.libexec)]
+            self.options += ["--libexec", str(libexec or fleet.world.libexec)]
+        self.config = fleet.stack.conf(name)
+        if more:  # settings beside those of its role
+            text, self.config = self.config.read_text() + more, fleet.world.path(name + ".conf")
+            self.config.write_text(text)
+            self.config.chmod(0o600)
         self.log = fleet.world.path(name + ".log")
         self.process = None
 
     def start(self):
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [self.fleet.world.program(self.program), "--config", str(self.fleet.stack.conf(self.name)), "--dir", str(self.dir),
+                [*self.prefix, self.fleet.world.program(self.program), "--config", str(self.config), "--dir", str(self.dir),
                  *self.options], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env={"PATH": "/usr/local/bin:/usr/bin:/bin"})
         return self
@@ -92,16 +97,16 @@ class Fleet:
     def publish(self):
         self.stack.admin("toolchain", "publish")
 
-    def member(self, name, *options):
-        member = Member(self, name, *options)
+    def member(self, name, *options, **more):
+        member = Member(self, name, *options, **more)
         self.members.append(member)
         return member.start()
 
-    def verifier(self, name="verifier-1"):
-        return self.member(name)
+    def verifier(self, name="verifier-1", **more):
+        return self.member(name, **more)
 
-    def executor(self, name="executor-1", slots=2):
-        return self.member(name, "--slots", str(slots))
+    def executor(self, name="executor-1", slots=2, **more):
+        return self.member(name, "--slots", str(slots), **more)
 
     def agent(self, name, more="", dir=None, **options):
         """An agent with the role's configuration, and perhaps more of it."""
