@@ -298,7 +298,7 @@ int kiln_docket_new(const struct kiln_docket_options *options, struct kiln_docke
         return kiln_fail(err, KILN_E_NOMEM, "no memory for the docket");
     made->options = *options;
     made->fleet = options->keeper != NULL;
-    made->authority.keeper = options->keeper;
+    made->authority = (struct kiln_authority){options->keeper, options->principal, options->vault.key};
     made->state = (struct kiln_state){.bus = options->bus, .kept = made->fleet};
     made->chronicle = (struct kiln_chronicle){.bus = options->bus, .principal = options->principal};
     kiln_sheets_init(&made->sheets);

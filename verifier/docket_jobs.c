@@ -451,7 +451,8 @@ int kiln_docket_on_submitted(struct kiln_docket *docket, const struct kiln_recor
     rc = check_claims(docket, &author, partition, bytes, &record, &action, &why);
     if (rc)
         return reject(docket, &author, partition, &record, rc, &why, err);
-    if (kiln_authority_valid(&docket->authority, &why))
+    if (kiln_authority_valid(&docket->authority, &why) ||
+        kiln_authority_may_make(&docket->authority, &record.action_digest, &action, &why))
         return busy(docket, &author, partition, &record, why.text, err);
     struct kiln_submission_kept *known = NULL;
     struct kiln_sheet *sheet = kiln_sheets_find_job(&docket->sheets, &record.action_digest, &record.job, &known);

@@ -343,6 +343,8 @@ static void run_filing(struct kiln_task *task) {
     struct filing *filing = (struct filing *)task;
     const struct kiln_docket *docket = filing->docket;
     filing->rc = kiln_authority_valid(&docket->authority, &filing->why); // it may have ended since
+    if (!filing->rc)
+        filing->rc = kiln_authority_may_make(&docket->authority, &filing->sheet->key.action, &filing->sheet->action, &filing->why);
     if (filing->rc)
         return;
     uint64_t now_ms = kiln_clock_wall_ms();

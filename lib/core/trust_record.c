@@ -12,7 +12,7 @@ static const struct kiln_rooted envelope_form = {"kiln-trust-signed-1", "trust r
 // The shortest encodings: texts of one byte where one may not be empty.
 #define KEY_BYTES_MIN (5 + KILN_PUBLIC_KEY_BYTES + 8)
 #define PRINCIPAL_BYTES_MIN (5 + 1 + 4 + 4 + KILN_PUBLIC_KEY_BYTES)
-#define REVOCATION_BYTES_MIN (1 + 5 + 8)
+#define REVOCATION_BYTES_MIN (1 + 5 + 8 + 8)
 
 void kiln_trust_record_release(struct kiln_trust_record *record) {
     free(record->keys);
@@ -135,6 +135,14 @@ static int check_principals(const struct kiln_trust_record *record, struct kiln_
     return check_distinct_keys(record, err);
 }
 
+// Whoever is revoked chooses the dates of what he signs: only of what is signed about can some be good again.
+static int check_period(const struct kiln_revocation *revocation, struct kiln_err *err) {
+    bool may_end = revocation->kind == KILN_REVOKED_TOOLCHAIN || revocation->kind == KILN_REVOKED_ACTION;
+    if (revocation->until_ms && (!may_end || revocation->until_ms <= revocation->since_ms))
+        return kiln_fail(err, KILN_E_INVAL, "the revocation of %s cannot end then", revocation->what);
+    return 0;
+}
+
 static int check_revocation(const struct kiln_revocation *revocation, struct kiln_err *err) {
     struct kiln_digest digest;
     switch (revocation->kind) {
@@ -153,6 +161,8 @@ static int check_revocations(const struct kiln_trust_record *record, struct kiln
     for (size_t i = 0; i < record->revocations_count; i++) {
         const struct kiln_revocation *revocation = &record->revocations[i];
         int rc = check_revocation(revocation, err);
+        if (!rc)
+            rc = check_period(revocation, err);
         if (rc)
             return rc;
         if (i > 0 && by_revoked(revocation - 1, revocation) >= 0)
@@ -202,6 +212,7 @@ static void encode(const struct kiln_trust_record *record, struct kiln_buf *out)
         kiln_buf_add_u8(out, (uint8_t)record->revocations[i].kind);
         kiln_buf_add_field_str(out, record->revocations[i].what);
         kiln_buf_add_be64(out, record->revocations[i].since_ms);
+        kiln_buf_add_be64(out, record->revocations[i].until_ms);
     }
 }
 
@@ -263,6 +274,7 @@ static void decode_revocations(struct kiln_reader *reader, struct kiln_trust_rec
         record->revocations[i].kind = kiln_read_u8(reader);
         read_text(reader, record->revocations[i].what);
         record->revocations[i].since_ms = kiln_read_be64(reader);
+        record->revocations[i].until_ms = kiln_read_be64(reader);
     }
 }
 
@@ -327,7 +339,7 @@ static const struct kiln_revocation *find_revocation(const struct kiln_trust_rec
 bool kiln_trust_record_revokes(const struct kiln_trust_record *record, enum kiln_revoked kind, const char *what,
                                uint64_t issued_ms) {
     const struct kiln_revocation *revocation = find_revocation(record, kind, what);
-    return revocation && issued_ms >= revocation->since_ms;
+    return revocation && issued_ms >= revocation->since_ms && (!revocation->until_ms || issued_ms < revocation->until_ms);
 }
 
 const struct kiln_principal *kiln_trust_record_find(const struct kiln_trust_record *record, const char *name) {

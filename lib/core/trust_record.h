@@ -3,7 +3,7 @@
 // Core encoding (canonical, golden vectors in schemas/canonical.md; notation of that page): "kiln-trust-1\0", be64 version,
 //   be64 issued_ms, be64 expires_ms, be64 generation, list of verifier keys (text principal, 32 public key, be64 not_after_ms),
 //   list of principals (text name, u8 role, text tenant, text pool, 32 public record key), list of revocations (u8 kind,
-//   text what, be64 since_ms). Keys are strictly ascending by public key, principals by name, revocations by (kind, what).
+//   text what, be64 since_ms, be64 until_ms). Keys are strictly ascending by public key, principals by name, revocations by (kind, what).
 //   An agent has a tenant, an executor a pool, others neither; every principal but a reader has a record key, and no two
 //   the same. Envelope: lib/core/rooted.h with "kiln-trust-signed-1\0".
 // A reader refuses a record that is older than one it has seen (version), expired, or not yet issued: then everything is
@@ -48,6 +48,7 @@ struct kiln_revocation {
     enum kiln_revoked kind;
     char what[65];     // hex of a key id, toolchain part or action; name of an executor or principal
     uint64_t since_ms; // results issued from then on are void; 0: all
+    uint64_t until_ms; // of a toolchain or action: those issued from then on are good again; 0: none
 };
 
 struct kiln_trust_record {

@@ -447,6 +447,16 @@ bool kiln_keeper_signs(struct kiln_keeper *keeper, const char *principal, const 
     return signs;
 }
 
+int kiln_keeper_may_make(struct kiln_keeper *keeper, const struct kiln_digest *digest, const struct kiln_action *action,
+                         struct kiln_err *err) {
+    pthread_rwlock_rdlock(&keeper->lock);
+    int rc = check_force(keeper, err);
+    if (!rc)
+        rc = kiln_verdict_may_make(&keeper->record, digest, action, keeper->wall_ms(), err);
+    pthread_rwlock_unlock(&keeper->lock);
+    return rc;
+}
+
 int kiln_keeper_open_result(struct kiln_keeper *keeper, const void *envelope, size_t len, const struct kiln_digest *action,
                             const char *scope, uint64_t generation, struct kiln_result *result, struct kiln_err *err) {
     struct kiln_verdict_question question = {envelope, len, action, scope, generation, keeper->wall_ms()};

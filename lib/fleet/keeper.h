@@ -8,6 +8,7 @@
 #pragma once
 
 #include "lib/blob/store.h"
+#include "lib/core/action.h"
 #include "lib/core/result.h"
 #include "lib/core/trust_record.h"
 
@@ -44,6 +45,10 @@ uint64_t kiln_keeper_generation(struct kiln_keeper *keeper);
 bool kiln_keeper_find(void *keeper, const char *principal, struct kiln_principal *found); // fits kiln_kafka_options.find
 // Whether the record in force lets that principal sign results with that key now.
 bool kiln_keeper_signs(struct kiln_keeper *keeper, const char *principal, const struct kiln_sign_key *key);
+// Whether a result of that action, signed now, could be used: KILN_E_DENIED "revoked_toolchain: ...", "revoked_action: ...", or
+// why no record is in force.
+int kiln_keeper_may_make(struct kiln_keeper *keeper, const struct kiln_digest *digest, const struct kiln_action *action,
+                         struct kiln_err *err);
 // Whether a signed result may be used now: by lib/fleet/verdict.h and the record in force: signed by a verifier key of the record,
 // not expired, generation and scope fit, nothing it names (key, executors of attestations, toolchain parts, action) is revoked,
 // and each attestation is signed by the executor it names, of the pool that the record says. KILN_E_CORRUPT "word: detail": it is a miss. KILN_E_DENIED: no record is in force.

@@ -54,18 +54,23 @@ static int check_signer(const struct kiln_trust_record *record, const struct kil
     return 0;
 }
 
-static int check_toolchain(const struct kiln_trust_record *record, const struct kiln_result *result,
-                           struct kiln_err *err) {
-    const struct {
-        const char *name;
-        const struct kiln_digest *digest;
-    } parts[] = {{"runtime", &result->toolchain_runtime},
-                 {"rustc", &result->toolchain_rustc},
-                 {"link", &result->toolchain_link}};
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        if (revokes_digest(record, KILN_REVOKED_TOOLCHAIN, parts[i].digest, result->issued_ms))
-            return kiln_fail(err, KILN_E_CORRUPT, "revoked_toolchain: the %s part", parts[i].name);
+// What a result is of: runtime, rustc and link part of the toolchain, and the action.
+static int check_subject(const struct kiln_trust_record *record, const struct kiln_digest *const parts[3],
+                         const struct kiln_digest *action, uint64_t issued_ms, struct kiln_err *err) {
+    static const char *const names[] = {"runtime", "rustc", "link"};
+    for (size_t i = 0; i < 3; i++)
+        if (revokes_digest(record, KILN_REVOKED_TOOLCHAIN, parts[i], issued_ms))
+            return kiln_fail(err, KILN_E_CORRUPT, "revoked_toolchain: the %s part", names[i]);
+    if (revokes_digest(record, KILN_REVOKED_ACTION, action, issued_ms))
+        return kiln_fail(err, KILN_E_CORRUPT, "revoked_action: the action itself");
     return 0;
+}
+
+int kiln_verdict_may_make(const struct kiln_trust_record *record, const struct kiln_digest *digest,
+                          const struct kiln_action *action, uint64_t now_ms, struct kiln_err *err) {
+    const struct kiln_digest *const parts[] = {&action->toolchain_runtime, &action->toolchain_rustc, &action->toolchain_link};
+    struct kiln_err why = {0};
+    return check_subject(record, parts, digest, now_ms, &why) ? kiln_fail(err, KILN_E_DENIED, "%s", why.text) : 0;
 }
 
 static int check_executor(const struct kiln_trust_record *record, const struct kiln_result *result,
@@ -102,10 +107,9 @@ int kiln_verdict_open(const struct kiln_trust_record *record, const struct kiln_
     rc = check_place(&opened, question, err);
     if (!rc)
         rc = check_signer(record, &signer, key, opened.issued_ms, err);
+    const struct kiln_digest *const parts[] = {&opened.toolchain_runtime, &opened.toolchain_rustc, &opened.toolchain_link};
     if (!rc)
-        rc = check_toolchain(record, &opened, err);
-    if (!rc && revokes_digest(record, KILN_REVOKED_ACTION, &opened.action, opened.issued_ms))
-        rc = kiln_fail(err, KILN_E_CORRUPT, "revoked_action: the action itself");
+        rc = check_subject(record, parts, &opened.action, opened.issued_ms, err);
     // That they name these outputs, and are of as many pools as the policy says, is part of a result's form.
     for (size_t i = 0; !rc && i < opened.attestations_count; i++)
         rc = check_executor(record, &opened, &opened.attestations[i], err);

@@ -5,6 +5,7 @@
 // Thread: re-entrant.
 #pragma once
 
+#include "lib/core/action.h"
 #include "lib/core/result.h"
 #include "lib/core/trust_record.h"
 
@@ -17,6 +18,9 @@ struct kiln_verdict_question {
     uint64_t now_ms; // wall clock
 };
 
+// Whether anything could be signed for that action now: KILN_E_DENIED "revoked_toolchain: ..." or "revoked_action: ...".
+int kiln_verdict_may_make(const struct kiln_trust_record *record, const struct kiln_digest *digest,
+                          const struct kiln_action *action, uint64_t now_ms, struct kiln_err *err);
 // keys: the public keys of record->keys.
 int kiln_verdict_open(const struct kiln_trust_record *record, const struct kiln_trust *keys,
                       const struct kiln_verdict_question *question, struct kiln_result *result, struct kiln_err *err);

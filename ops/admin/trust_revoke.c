@@ -11,20 +11,21 @@
 static const struct kiln_cli_option options[] = {
     KILN_DRAFT_OPTIONS,
     {"since", "WHEN", "Results issued from then on are void: milliseconds since 1970, or now; default all there ever were."},
+    {"until", "WHEN", "Of a toolchain or action: results issued from then on are good again; default none."},
     {"undo", NULL, "Take the revocation back."},
 };
 
-static int read_since(const struct kiln_cli_call *call, uint64_t *since_ms, struct kiln_err *err) {
-    const char *text = kiln_cli_text(call, "since");
+static int read_time(const struct kiln_cli_call *call, const char *name, uint64_t *ms, struct kiln_err *err) {
+    const char *text = kiln_cli_text(call, name);
     char *end = NULL;
     if (!text)
-        *since_ms = 0;
+        *ms = 0;
     else if (!strcmp(text, "now"))
-        *since_ms = kiln_clock_wall_ms();
+        *ms = kiln_clock_wall_ms();
     else {
-        *since_ms = strtoull(text, &end, 10);
+        *ms = strtoull(text, &end, 10);
         if (*text < '0' || *text > '9' || *end)
-            return kiln_fail(err, KILN_E_INVAL, "--since: milliseconds since 1970, or now");
+            return kiln_fail(err, KILN_E_INVAL, "--%s: milliseconds since 1970, or now", name);
     }
     return 0;
 }
@@ -46,18 +47,16 @@ static int check_what(enum kiln_revoked kind, const char *what, struct kiln_err 
     return 0;
 }
 
-static int revoke(struct kiln_trust_record *record, enum kiln_revoked kind, const char *what, uint64_t since_ms, struct kiln_err *err) {
-    struct kiln_revocation *known = find(record, kind, what);
+static int revoke(struct kiln_trust_record *record, const struct kiln_revocation *wanted, struct kiln_err *err) {
+    struct kiln_revocation *known = find(record, wanted->kind, wanted->what);
     if (!known) {
         struct kiln_revocation *grown = kiln_list_grow(record->revocations, record->revocations_count, sizeof *grown);
         if (!grown)
             return kiln_fail(err, KILN_E_NOMEM, "revocations: out of memory");
         record->revocations = grown;
         known = &record->revocations[record->revocations_count++];
-        *known = (struct kiln_revocation){.kind = kind};
-        snprintf(known->what, sizeof known->what, "%s", what);
     }
-    known->since_ms = since_ms;
+    *known = *wanted;
     return 0;
 }
 
@@ -70,17 +69,19 @@ static int undo(struct kiln_trust_record *record, enum kiln_revoked kind, const 
 }
 
 static int change(const struct kiln_cli_call *call, struct kiln_trust_record *record, struct kiln_err *err) {
-    enum kiln_revoked kind;
-    uint64_t since_ms;
+    struct kiln_revocation wanted = {.what = ""};
     const char *what = call->operands[1];
-    int rc = kiln_revoked_parse(call->operands[0], &kind, err);
+    int rc = kiln_revoked_parse(call->operands[0], &wanted.kind, err);
     if (!rc)
-        rc = check_what(kind, what, err);
+        rc = check_what(wanted.kind, what, err);
     if (!rc)
-        rc = read_since(call, &since_ms, err);
+        rc = read_time(call, "since", &wanted.since_ms, err);
+    if (!rc)
+        rc = read_time(call, "until", &wanted.until_ms, err);
     if (rc)
         return rc;
-    return kiln_cli_flag(call, "undo") ? undo(record, kind, what, err) : revoke(record, kind, what, since_ms, err);
+    snprintf(wanted.what, sizeof wanted.what, "%s", what);
+    return kiln_cli_flag(call, "undo") ? undo(record, wanted.kind, what, err) : revoke(record, &wanted, err);
 }
 
 static int run(const struct kiln_cli_call *call) {
@@ -95,7 +96,8 @@ const struct kiln_cli_command kiln_admin_trust_revoke = {
     .operands_max = 2,
     .help = "Make results void that name a key, executor, toolchain or action, or put out a principal.",
     .details = "KIND is key (WHAT: the key's id), executor, toolchain (the digest of a part), action (its digest) or principal. A revoked "
-               "result is a miss and can be cached again at once.",
+               "result is a miss. It is made again at once by another executor or key; of a toolchain or action with --until now, "
+               "or else never.",
     .options = options,
     .options_count = sizeof options / sizeof *options,
     .run = run,

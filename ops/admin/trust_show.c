@@ -67,7 +67,8 @@ static void print_json(const struct kiln_trust_record *record, struct kiln_buf *
     for (size_t i = 0; i < record->revocations_count; i++) {
         kiln_buf_addf(out, "%s\n  {\"kind\": \"%s\", ", i ? "," : "", kiln_revoked_name(record->revocations[i].kind));
         add_text(out, "what", record->revocations[i].what);
-        kiln_buf_addf(out, ", \"since_ms\": %" PRIu64 "}", record->revocations[i].since_ms);
+        kiln_buf_addf(out, ", \"since_ms\": %" PRIu64 ", \"until_ms\": %" PRIu64 "}", record->revocations[i].since_ms,
+                      record->revocations[i].until_ms);
     }
     kiln_buf_add_str(out, "]}\n");
 }
@@ -85,10 +86,12 @@ static void print_text(const struct kiln_trust_record *record, struct kiln_buf *
     for (size_t i = 0; i < record->keys_count; i++)
         kiln_buf_addf(out, "key       %s of %s, until %s\n", id_of(record->keys[i].public_key, hex), record->keys[i].principal,
                       day_of(record->keys[i].not_after_ms, day));
-    for (size_t i = 0; i < record->revocations_count; i++)
-        kiln_buf_addf(out, "revoked   %s %s, %s%s\n", kiln_revoked_name(record->revocations[i].kind), record->revocations[i].what,
-                      record->revocations[i].since_ms ? "since " : "all",
-                      record->revocations[i].since_ms ? day_of(record->revocations[i].since_ms, day) : "");
+    for (size_t i = 0; i < record->revocations_count; i++) {
+        const struct kiln_revocation *one = &record->revocations[i];
+        kiln_buf_addf(out, "revoked   %s %s, %s%s", kiln_revoked_name(one->kind), one->what, one->since_ms ? "since " : "all",
+                      one->since_ms ? day_of(one->since_ms, day) : "");
+        kiln_buf_addf(out, "%s%s\n", one->until_ms ? ", until " : "", one->until_ms ? day_of(one->until_ms, day) : "");
+    }
 }
 
 static int run(const struct kiln_cli_call *call) {

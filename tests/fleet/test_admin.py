@@ -82,10 +82,13 @@ def test_revoke_and_undo(stack):
     before = shown(stack)["version"]
     after = changed(stack, "revoke", "executor", "executor-3")
     assert after["version"] == before + 1 and after["pushed"], after
-    assert shown(stack)["revocations"] == [{"kind": "executor", "what": "executor-3", "since_ms": 0}]
+    assert shown(stack)["revocations"] == [{"kind": "executor", "what": "executor-3", "since_ms": 0, "until_ms": 0}]
     assert json.loads(stack.admin("init", "--json").stdout)["rights_taken"] == 5, "its rights on Kafka go with it"
     changed(stack, "revoke", "action", "ab" * 32, "--since", "now")
     assert abs(shown(stack)["revocations"][1]["since_ms"] - time.time() * 1000) < 60000
+    changed(stack, "revoke", "action", "ab" * 32, "--until", "now")
+    assert shown(stack)["revocations"][1]["since_ms"] == 0
+    assert abs(shown(stack)["revocations"][1]["until_ms"] - time.time() * 1000) < 60000
     changed(stack, "revoke", "executor", "executor-3", "--undo")
     changed(stack, "revoke", "action", "ab" * 32, "--undo")
     assert not shown(stack)["revocations"]
@@ -94,6 +97,7 @@ def test_revoke_and_undo(stack):
     refused(stack, "trust", "revoke", "action", "abc", *roots, because="64 lower-case hex digits")
     refused(stack, "trust", "revoke", "king", "x", *roots, because="none of key, executor")
     refused(stack, "trust", "revoke", "executor", "../x", *roots, because="no name")
+    refused(stack, "trust", "revoke", "executor", "executor-3", "--until", "now", *roots, because="cannot end")
     refused(stack, "trust", "revoke", "executor", "executor-3", "--undo", *roots, because="is not revoked")
 
 

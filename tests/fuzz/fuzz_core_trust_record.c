@@ -20,7 +20,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             if (kiln_trust_record_enrolled(&record, record.principals[i].name) != &record.principals[i])
                 abort();
         for (size_t i = 0; i < record.revocations_count; i++)
-            if (!kiln_trust_record_revokes(&record, record.revocations[i].kind, record.revocations[i].what, UINT64_MAX))
+            if (!kiln_trust_record_revokes(&record, record.revocations[i].kind, record.revocations[i].what,
+                                           record.revocations[i].since_ms))
                 abort();
     }
     return 0;

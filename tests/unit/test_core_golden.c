@@ -298,8 +298,8 @@ static void trust_record(void **state) {
                                           {"executor-1", KILN_ROLE_OF_EXECUTOR, "", "metal", {0}},
                                           {"reader-1", KILN_ROLE_OF_READER, "", "", {0}},
                                           {"verifier-1", KILN_ROLE_OF_VERIFIER, "", "", {0}}};
-    struct kiln_revocation revocations[] = {{KILN_REVOKED_EXECUTOR, "executor-1", 1700000000000},
-                                            {KILN_REVOKED_ACTION, "", 0}};
+    struct kiln_revocation revocations[] = {{KILN_REVOKED_EXECUTOR, "executor-1", 1700000000000, 0},
+                                            {KILN_REVOKED_ACTION, "", 0, 1700000003000}};
     memset(keys[0].public_key, 0x66, KILN_PUBLIC_KEY_BYTES);
     memset(principals[0].record_key, 0x11, KILN_PUBLIC_KEY_BYTES);
     memset(principals[1].record_key, 0x33, KILN_PUBLIC_KEY_BYTES);

@@ -162,6 +162,12 @@ static void unknown_kind(struct kiln_trust_record *record) { record->revocations
 static void no_hex(struct kiln_trust_record *record) { record->revocations[0].kind = KILN_REVOKED_KEY; }
 static void revoked_twice(struct kiln_trust_record *record) { record->revocations[1] = record->revocations[0]; }
 
+static void executor_good_again(struct kiln_trust_record *record) { record->revocations[0].until_ms = 9; }
+static void over_before_it_begins(struct kiln_trust_record *record) {
+    record->revocations[1] = (struct kiln_revocation){.kind = KILN_REVOKED_ACTION, .since_ms = 9, .until_ms = 9};
+    memset(record->revocations[1].what, 'a', KILN_DIGEST_HEX_LEN);
+}
+
 static void what_makes_no_sense_is_not_encoded(void **state) {
     const struct {
         void (*spoil)(struct kiln_trust_record *record);
@@ -184,6 +190,8 @@ static void what_makes_no_sense_is_not_encoded(void **state) {
         {unknown_kind, "unknown kind"},
         {no_hex, "digest"},
         {revoked_twice, "there twice"},
+        {executor_good_again, "cannot end"},
+        {over_before_it_begins, "cannot end"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         refuse(*state, cases[i].spoil, cases[i].word);
@@ -212,6 +220,19 @@ static void who_is_revoked_is_not_found(void **state) {
     assert_false(kiln_trust_record_revokes(&record, KILN_REVOKED_PRINCIPAL, "executor-1", 10));
 }
 
+static void an_action_can_be_good_again(void **state) {
+    char action[KILN_DIGEST_HEX_LEN + 1] = "";
+    memset(action, 'a', KILN_DIGEST_HEX_LEN);
+    kiln_autotrust_record struct kiln_trust_record record = {0};
+    rig_record(*state, &record);
+    rig_revoke(&record, KILN_REVOKED_ACTION, action, 10);
+    record.revocations[0].until_ms = 20;
+    assert_false(kiln_trust_record_revokes(&record, KILN_REVOKED_ACTION, action, 9));
+    assert_true(kiln_trust_record_revokes(&record, KILN_REVOKED_ACTION, action, 10));
+    assert_true(kiln_trust_record_revokes(&record, KILN_REVOKED_ACTION, action, 19));
+    assert_false(kiln_trust_record_revokes(&record, KILN_REVOKED_ACTION, action, 20));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         scratch_test(a_record_comes_back),
@@ -221,6 +242,7 @@ int main(void) {
         scratch_test(unknown_signatures_are_passed_over),
         scratch_test(what_makes_no_sense_is_not_encoded),
         scratch_test(who_is_revoked_is_not_found),
+        scratch_test(an_action_can_be_good_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

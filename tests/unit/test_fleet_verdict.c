@@ -148,6 +148,14 @@ static void runtime_revoked(struct world *world) {
 static void rustc_revoked(struct world *world) { revoke_part(world, &world->result.toolchain_rustc, KILN_REVOKED_TOOLCHAIN); }
 static void link_revoked(struct world *world) { revoke_part(world, &world->result.toolchain_link, KILN_REVOKED_TOOLCHAIN); }
 static void action_revoked(struct world *world) { revoke_part(world, &world->result.action, KILN_REVOKED_ACTION); }
+static void action_revoked_before(struct world *world) { // the result is of RIG_NOW - 100
+    action_revoked(world);
+    world->record.revocations[world->record.revocations_count - 1].until_ms = RIG_NOW - 100;
+}
+static void action_revoked_until_after(struct world *world) {
+    action_revoked(world);
+    world->record.revocations[world->record.revocations_count - 1].until_ms = RIG_NOW - 99;
+}
 
 static void executor_unknown(struct world *world) {
     drop_attestations(world);
@@ -220,6 +228,8 @@ static void every_check_has_its_word(void **state) {
         {rustc_revoked, "revoked_toolchain"},
         {link_revoked, "revoked_toolchain"},
         {action_revoked, "revoked_action"},
+        {action_revoked_before, NULL},
+        {action_revoked_until_after, "revoked_action"},
         {executor_unknown, "attestation"},
         {attested_by_an_agent, "attestation"},
         {signed_by_another, "attestation"},

@@ -104,7 +104,7 @@ static void only_what_is_listed_is_public(void **state) {
     struct kiln_store *store = NULL;
     assert_ok(kiln_store_open_dir(scratch_path(*state, "store"), KILN_ROLE_VERIFIER, &store, &err));
     struct kiln_keeper *keeper = open_keeper(*state, store);
-    const struct kiln_authority authority = {keeper}, embedded = {NULL};
+    const struct kiln_authority authority = {.keeper = keeper}, embedded = {.keeper = NULL};
     kiln_autofree char *registry = kiln_place(KILN_PLACE_REGISTRY, NULL), *workspace = kiln_place(KILN_PLACE_WORKSPACE, NULL);
     assert_true(registry && workspace);
     const struct {
