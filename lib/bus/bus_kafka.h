@@ -1,6 +1,6 @@
 // The bus on Kafka (librdkafka 2.0.2 or later; traps in each function that meets them).
 //
-// A verifier is a member of the group `kiln-verifiers` (static membership, range assignment over jobs, credits, leases and
+// A verifier is a member of the group `kiln-verifiers` (dynamic membership, range assignment over jobs, credits, leases and
 // candidates, whose partition counts are equal, so one owner has partition p of all four). Agents and executors assign()
 // at the absolute end, which is known before kiln_bus_subscribe() returns. Every published record is framed with kiln-sig,
 // kiln-fp and ce_* headers; every record polled has been checked: length, kiln-sig against the trust source, the role

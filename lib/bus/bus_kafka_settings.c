@@ -92,7 +92,8 @@ static const char *const defaults[][2] = {
     {"queued.min.messages", "1000"},
     {"queued.max.messages.kbytes", "16384"},
     {"max.poll.interval.ms", "300000"},
-    {"session.timeout.ms", "45000"},
+    {"session.timeout.ms", "6000"}, // a killed verifier's partitions lie still for so long: well below what agents wait
+    {"heartbeat.interval.ms", "1000"}, // the others learn by it that one has left
     {NULL, NULL},
 };
 
@@ -124,7 +125,7 @@ static void set_group(struct builder *builder, const struct kiln_kafka_options *
     char group[KILN_KAFKA_GROUP_BYTES];
     snprintf(group, sizeof group, "%skiln-verifiers", options->topic_prefix);
     set(builder, "group.id", group);
-    set(builder, "group.instance.id", options->principal);
+    // No group.instance.id: static members do not leave, and a verifier that ends must leave its partitions to the others.
     set(builder, "auto.offset.reset", "earliest");
 }
 

@@ -115,7 +115,10 @@ static void promises_are_in_the_settings(void **state) {
     rd_kafka_conf_destroy(conf);
     assert_int_equal(kiln_kafka_conf_new(&options, KILN_KAFKA_IN_GROUP, &conf, NULL), 0);
     assert_string_equal(conf_value(conf, "group.id", value), "two.kiln-verifiers");
-    assert_string_equal(conf_value(conf, "group.instance.id", value), "v");
+    size_t size = sizeof value; // a static member could not leave
+    assert_int_not_equal(rd_kafka_conf_get(conf, "group.instance.id", value, &size), RD_KAFKA_CONF_OK);
+    assert_string_equal(conf_value(conf, "session.timeout.ms", value), "6000");
+    assert_string_equal(conf_value(conf, "heartbeat.interval.ms", value), "1000");
     assert_string_equal(conf_value(conf, "enable.auto.commit", value), "false");
     assert_string_equal(conf_value(conf, "partition.assignment.strategy", value), "range");
     assert_string_equal(conf_value(conf, "isolation.level", value), "read_committed");
