@@ -40,10 +40,10 @@ def all_hits(delta):
     assert delta.hits == delta.requests - delta.passed_through and delta.hits > 0, str(delta)
 
 
-def small_crates(world, count, name="crates", salt=0):
+def small_crates(world, count, name="crates", salt=0, first=0):
     """A workspace of `count` crates that nobody has compiled."""
     root = world.path(name)
-    for number in range(count):
+    for number in range(first, first + count):
         crate = root / f"c{number}"
         (crate / "src").mkdir(parents=True)
         (crate / "Cargo.toml").write_text(f'[package]\nname = "c{number}"\nversion = "0.1.0"\nedition = "2021"\n')
