@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/fs.h"
+#include "lib/base/log.h"
 #include "lib/core/public_list.h"
 #include "lib/fleet/verdict.h"
 
@@ -169,6 +171,14 @@ static int keep(const struct kiln_keeper *keeper, const struct document *documen
     return rc;
 }
 
+static void tell(const struct document *document) {
+    char version[24], expires[24];
+    snprintf(version, sizeof version, "%" PRIu64, document->seen.version);
+    snprintf(expires, sizeof expires, "%" PRIu64, document->seen.expires_ms);
+    kiln_log(KILN_LOG_INFO, strcmp(document->word, "trust") == 0 ? "trust_record" : "public_list", "version", version,
+             "expires_ms", expires, NULL);
+}
+
 static int take(struct kiln_keeper *keeper, struct document *document, const struct kiln_buf *envelope,
                 struct kiln_err *err) {
     struct kiln_digest whole;
@@ -184,6 +194,7 @@ static int take(struct kiln_keeper *keeper, struct document *document, const str
     if (rc)
         return rc;
     document->seen = opened.stamp;
+    tell(document);
     rc = keep(keeper, document, envelope, err);
     if (!rc) // else it is tried again at the next refresh
         document->whole = whole;

@@ -91,15 +91,17 @@ static void show_fleet(struct run *run) {
     struct kiln_err trust = {0};
     kiln_link_show(kiln_membership_link(run->agent->membership), &link);
     bool valid = kiln_keeper_valid(kiln_fleet_keeper(fleet), &trust) == 0;
-    unsigned long long generation = kiln_keeper_generation(kiln_fleet_keeper(fleet));
+    struct kiln_keeper_status status;
+    kiln_keeper_status(kiln_fleet_keeper(fleet), &status);
+    unsigned long long version = status.version, generation = status.generation;
     if (run->json) {
-        kiln_buf_addf(&run->out, ",\"fleet\":{\"principal\":\"%s\",\"tenant\":\"%s\",\"generation\":%llu,\"trust_valid\":%s,"
-                                 "\"bus\":\"%s\",\"store_up\":%s}", kiln_fleet_principal(fleet), kiln_fleet_tenant(fleet), generation,
-                      valid ? "true" : "false", link.bus, link.store_up ? "true" : "false");
+        kiln_buf_addf(&run->out, ",\"fleet\":{\"principal\":\"%s\",\"tenant\":\"%s\",\"trust_version\":%llu,\"generation\":%llu,\"trust_valid\":%s,"
+                                 "\"bus\":\"%s\",\"store_up\":%s}", kiln_fleet_principal(fleet), kiln_fleet_tenant(fleet), version,
+                      generation, valid ? "true" : "false", link.bus, link.store_up ? "true" : "false");
         return;
     }
-    kiln_buf_addf(&run->out, "fleet: %s of tenant %s, generation %llu; brokers %s, store %s\n", kiln_fleet_principal(fleet),
-                  kiln_fleet_tenant(fleet), generation, link.bus, link.store_up ? "up" : "down");
+    kiln_buf_addf(&run->out, "fleet: %s of tenant %s, trust record %llu, generation %llu; brokers %s, store %s\n",
+                  kiln_fleet_principal(fleet), kiln_fleet_tenant(fleet), version, generation, link.bus, link.store_up ? "up" : "down");
     const char *const troubles[] = {valid ? "" : trust.text, link.bus_reason, link.store_reason};
     for (size_t i = 0; i < sizeof troubles / sizeof *troubles; i++)
         if (*troubles[i])

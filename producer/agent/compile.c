@@ -217,7 +217,7 @@ static int take_envelope(const struct serving *serving, const struct kiln_verdic
     const struct kiln_digest *action = &serving->unit.action_digest;
     if (context->tenant && !verdict->shared)
         kiln_history_record(context->lookup.l0, &serving->kind, verdict->waited_ms);
-    return kiln_lookup_accept(&serving->lookup, action, verdict->envelope.data, verdict->envelope.len, result, err);
+    return kiln_lookup_take_answer(&serving->lookup, action, verdict->envelope.data, verdict->envelope.len, result, err);
 }
 
 // Why a submission had no verdict, in the words of a fleet.

@@ -9,11 +9,8 @@
 #include "lib/base/log.h"
 #include "lib/blob/bundle.h"
 
-static int give_local(const struct kiln_lookup *lookup, const struct kiln_digest *action, const struct kiln_result *result,
-                      struct kiln_err *err) {
-    const char *reason = result->reasons_count ? result->reasons[0] : "undeclared: no reason recorded";
-    kiln_lookup_mark_local(lookup, action, reason);
-    return kiln_fail(err, KILN_E_UNSUPPORTED, "%s", reason);
+static const char *local_reason(const struct kiln_result *result) {
+    return result->reasons_count ? result->reasons[0] : "undeclared: no reason recorded";
 }
 
 void kiln_lookup_mark_local(const struct kiln_lookup *lookup, const struct kiln_digest *action, const char *reason) {
@@ -30,14 +27,30 @@ int kiln_lookup_check(const struct kiln_lookup *lookup, const struct kiln_digest
                                    kiln_keeper_generation(lookup->keeper), result, err);
 }
 
+static bool is_over(const struct kiln_err *why) {
+    static const char *const over[] = {"generation:", "expired:", "revoked_", "key_expired:", "scope:"};
+    for (size_t i = 0; i < sizeof over / sizeof *over; i++)
+        if (!strncmp(why->text, over[i], strlen(over[i])))
+            return true;
+    return false;
+}
+
 // A result whose time is over is no sign of damage.
 static void count_refused(const struct kiln_lookup *lookup, const struct kiln_err *why) {
-    static const char *const over[] = {"generation:", "expired:", "revoked_", "key_expired:", "scope:"};
-    for (size_t i = 0; lookup->keeper && i < sizeof over / sizeof *over; i++)
-        if (!strncmp(why->text, over[i], strlen(over[i])))
-            return;
+    if (lookup->keeper && is_over(why))
+        return;
     kiln_stats_add(lookup->stats, "", KILN_STAT_CORRUPT);
     kiln_log(KILN_LOG_WARN, "result_refused", "error", why->text, NULL);
+}
+
+// What a good result says: itself, or that its action is compiled where it is.
+static int give(struct kiln_result *result, struct kiln_err *err) {
+    if (result->outcome == KILN_OUTCOME_SUCCESS)
+        return 0;
+    kiln_fail(err, KILN_E_UNSUPPORTED, "%s", local_reason(result));
+    kiln_result_release(result);
+    *result = (struct kiln_result){0};
+    return KILN_E_UNSUPPORTED;
 }
 
 int kiln_lookup_accept(const struct kiln_lookup *lookup, const struct kiln_digest *action, const void *envelope, size_t len,
@@ -45,30 +58,37 @@ int kiln_lookup_accept(const struct kiln_lookup *lookup, const struct kiln_diges
     int rc = kiln_lookup_check(lookup, action, envelope, len, result, err);
     if (rc)
         return rc;
-    if (result->outcome != KILN_OUTCOME_SUCCESS) {
-        rc = give_local(lookup, action, result, err);
-        kiln_result_release(result);
-        *result = (struct kiln_result){0};
-        return rc;
-    }
-    kiln_l0_put_result(lookup->l0, action, envelope, len, NULL);
-    return 0;
+    if (lookup->keeper || result->outcome == KILN_OUTCOME_SUCCESS) // a fleet's can be revoked
+        kiln_l0_put_result(lookup->l0, action, envelope, len, NULL);
+    else
+        kiln_lookup_mark_local(lookup, action, local_reason(result));
+    return give(result, err);
 }
 
-int kiln_lookup_cached(const struct kiln_lookup *lookup, const struct kiln_digest *action, struct kiln_result *result) {
+int kiln_lookup_cached(const struct kiln_lookup *lookup, const struct kiln_digest *action, struct kiln_result *result,
+                       struct kiln_err *err) {
     kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(KILN_RESULT_BYTES_MAX);
     struct kiln_err why = {0};
     if (kiln_l0_get_result(lookup->l0, action, &bytes, NULL))
-        return KILN_E_NOTFOUND;
-    int rc = kiln_lookup_check(lookup, action, bytes.data, bytes.len, result, &why);
-    if (rc == 0 && result->outcome == KILN_OUTCOME_SUCCESS)
-        return 0;
+        return kiln_fail(err, KILN_E_NOTFOUND, "no result");
+    if (kiln_lookup_check(lookup, action, bytes.data, bytes.len, result, &why) == 0)
+        return give(result, err);
     kiln_l0_drop_result(lookup->l0, action);
-    if (rc == 0)
-        kiln_result_release(result);
     *result = (struct kiln_result){0};
     count_refused(lookup, &why);
-    return KILN_E_NOTFOUND;
+    return kiln_fail(err, KILN_E_NOTFOUND, "the kept result is not valid");
+}
+
+int kiln_lookup_take_answer(const struct kiln_lookup *lookup, const struct kiln_digest *action, const void *envelope, size_t len,
+                            struct kiln_result *result, struct kiln_err *err) {
+    struct kiln_err why = {0};
+    int rc = kiln_lookup_accept(lookup, action, envelope, len, result, &why);
+    bool differs = rc == KILN_E_CORRUPT && lookup->keeper && (is_over(&why) || !strncmp(why.text, "unknown_key:", 12));
+    if (differs && kiln_keeper_refresh(lookup->keeper, NULL) == 0) // the verifier may know a newer record
+        rc = kiln_lookup_accept(lookup, action, envelope, len, result, &why);
+    if (rc == KILN_E_CORRUPT && lookup->keeper && is_over(&why))
+        return kiln_fail(err, KILN_E_UNSUPPORTED, "trust_differs: %s", why.text);
+    return rc ? kiln_fail(err, rc, "%s", why.text) : 0;
 }
 
 // The pointer in the vault: the newest version of it, which may be a shadow; then a verifier finds the right one.
@@ -108,7 +128,9 @@ int kiln_lookup_result(const struct kiln_lookup *lookup, const struct kiln_diges
     if (kiln_l0_memo_get(lookup->l0, KILN_MEMO_LOCAL, action->bytes, sizeof action->bytes, &reason, NULL) == 0)
         return kiln_fail(err, KILN_E_UNSUPPORTED, "%s", kiln_buf_text(&reason));
     int rc = check_fleet(lookup, err);
-    if (rc || kiln_lookup_cached(lookup, action, result) == 0)
+    if (!rc)
+        rc = kiln_lookup_cached(lookup, action, result, err);
+    if (rc != KILN_E_NOTFOUND)
         return rc;
     rc = lookup->link ? kiln_link_store(lookup->link, err) : 0;
     return rc ? rc : ask_vault(lookup, action, result, err);

@@ -33,11 +33,16 @@ struct kiln_lookup {
 // KILN_E_NOTFOUND on a miss. KILN_E_UNSUPPORTED (text = reason) when the action is known to be local, or no answer can be had.
 int kiln_lookup_result(const struct kiln_lookup *lookup, const struct kiln_digest *action, struct kiln_result *result,
                        struct kiln_err *err);
-// The local cache alone, without counting.
-int kiln_lookup_cached(const struct kiln_lookup *lookup, const struct kiln_digest *action, struct kiln_result *result);
+// The local cache alone, without counting; the same codes.
+int kiln_lookup_cached(const struct kiln_lookup *lookup, const struct kiln_digest *action, struct kiln_result *result,
+                       struct kiln_err *err);
 // Checks a fresh envelope and keeps it; a LOCAL outcome is remembered and given as KILN_E_UNSUPPORTED.
 int kiln_lookup_accept(const struct kiln_lookup *lookup, const struct kiln_digest *action, const void *envelope, size_t len,
                        struct kiln_result *result, struct kiln_err *err);
+// The same for what a verifier has answered. It may know a newer trust record, which is fetched then, or an older one:
+// KILN_E_UNSUPPORTED "trust_differs: ...".
+int kiln_lookup_take_answer(const struct kiln_lookup *lookup, const struct kiln_digest *action, const void *envelope, size_t len,
+                            struct kiln_result *result, struct kiln_err *err);
 // Only checks it.
 int kiln_lookup_check(const struct kiln_lookup *lookup, const struct kiln_digest *action, const void *envelope, size_t len,
                       struct kiln_result *result, struct kiln_err *err);

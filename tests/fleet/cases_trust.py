@@ -2,7 +2,9 @@
 
 Functions case_* always run, full_* with KILN_FULL in the environment or when they are named."""
 
+import json
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -82,3 +84,152 @@ def case_agreement_keeps_a_liar_out(world):
         print(f"  {named[:1]}")
         assert named and all(event["subject"] == LIAR and event["severity"] == "alert" for event in named), named
         assert all("pool west" in event["detail"] for event in named), named
+
+
+def differing(one, other):
+    """Names whose bytes differ between two target directories of the same project."""
+    assert set(one) == set(other) and one, (one, other)
+    return {name for name in one if one[name] != other[name] and "/deps/" in name and name.endswith(".rlib")}
+
+
+def trust(fleet, *words):
+    """Changes the trust record; its processes know within their refresh."""
+    fleet.stack.admin("trust", *words, "--roots", fleet.stack.roots())
+
+
+def known_to_all(fleet, *agents):
+    """Waits until the newest trust record is in force in the members and in these agents."""
+    version = json.loads(fleet.stack.admin("trust", "show", "--json").stdout)["version"]
+
+    def known():
+        return (all(status(agent)["trust_version"] == version for agent in agents)
+                and all(member.says(rf"event=trust_record version={version} ") for member in fleet.members if member.runs()))
+    wait_for(known, 15, f"all know version {version} of the trust record")
+
+
+def case_a_revoked_executor_is_undone(world):
+    """Without agreement a liar's results are served; the ledger tells which they are, and revoking it makes each a miss at once,
+    also in the local cache of an agent, and honest executors make it again."""
+    with a_fleet(world) as fleet:
+        fleet.verifier(more=QUICK)
+        for name in ("executor-1", "executor-2"):
+            fleet.executor(name, slots=1, more=QUICK)
+        _, lies = liar(world, fleet)
+        agent = fleet.agent("agent-1", QUICK)
+        project = small_crates(world, 16)
+        bad = build(world, project, agent, "target-bad")
+        print(f"  {bad}, {len(lines(lies))} lies")
+        assert bad.executions == 16 and bad.local == 0 and 0 < len(lines(lies)) < 16, str(bad)
+        all_hits(build(world, project, agent, "target-bad-again"))
+        attested = {action for action, entries in stored(fleet).items() if LIAR.encode() in entries[0]["envelope"]}
+        assert len(attested) == len(lines(lies)), (attested, lines(lies))
+        trust(fleet, "revoke", "executor", LIAR)
+        known_to_all(fleet, agent)
+        good = build(world, project, agent, "target-good")
+        print(f"  revoked: {good} {good.seconds:.2f} s")
+        assert good.executions == good.misses == len(attested) and good.local == 0 and good.corrupt == 0, str(good)
+        all_hits(build(world, project, agent, "target-again"))
+        second = fleet.agent("agent-2", QUICK)
+        all_hits(build(world, project, second, "target-second"))
+        build(world, project, world.agent("embedded"), "target-embedded")
+        right = artifacts(world.path("target-embedded"))
+        for target in (world.path("target-good"), world.path("target-again"), world.path("target-second")):
+            assert_same_artifacts(artifacts(target), right)
+        spoilt = differing(artifacts(world.path("target-bad")), right)
+        assert len(spoilt) == len(attested), (spoilt, attested)
+        assert [event["subject"] for event in events(fleet, "executor_revoked")] == [LIAR]
+        remade = {action for action, entries in stored(fleet).items() if len(entries) == 2 and LIAR.encode() not in entries[1]["envelope"]}
+        assert remade == attested, (remade, attested)
+
+
+def key_id(fleet, name):
+    keys = json.loads(fleet.stack.admin("trust", "show", "--json").stdout)["keys"]
+    return next(key["id"] for key in keys if key["principal"] == name)
+
+
+def toolchain_parts(fleet, agent):
+    """The digests of the parts that are published, by the names of their objects."""
+    listing = fleet.stack.s3("root").request("GET", "/kiln-vault", query={"list-type": "2", "prefix": "toolchain/"})
+    return sorted({part for part in re.findall(r"<Key>toolchain/[^<]*?([0-9a-f]{64})", listing.body.decode())})
+
+
+def case_what_is_revoked_is_made_again(world):
+    """An action, a verifier's key, a toolchain: each revocation makes misses, nothing is stuck on the locked name, and what may be
+    made again is made once. What is revoked for good is compiled locally with its reason and is never executed."""
+    with a_fleet(world) as fleet:
+        fleet.verifier(more=QUICK)
+        fleet.executor(more=QUICK)
+        agent = fleet.agent("agent-1", QUICK)
+        project = small_crates(world, 4)
+        first = build(world, project, agent, "target")
+        assert first.executions == 4 and first.local == 0, str(first)
+        action = sorted(stored(fleet))[0].hex()
+
+        trust(fleet, "revoke", "action", action, "--until", "now")
+        known_to_all(fleet, agent)
+        again = build(world, project, agent, "target-action")
+        print(f"  action: {again}")
+        assert again.executions == 1 and again.hits == 3 and again.local == 0, str(again)
+        all_hits(build(world, project, agent, "target-action-2"))
+        trust(fleet, "revoke", "action", action)
+        known_to_all(fleet, agent)
+        gone = build(world, project, agent, "target-gone")
+        print(f"  action for good: {gone}")
+        assert gone.executions == 0 and gone.hits == 3 and gone.reasons == {"revoked_action": 1}, str(gone)
+        assert len(stored(fleet)[bytes.fromhex(action)]) == 2
+        trust(fleet, "revoke", "action", action, "--undo")
+        known_to_all(fleet, agent)
+        all_hits(build(world, project, agent, "target-undone"))
+
+        trust(fleet, "revoke", "key", key_id(fleet, "verifier-1"))
+        known_to_all(fleet, agent)
+        unsigned = build(world, project, agent, "target-unsigned")
+        print(f"  key: {unsigned}")
+        assert unsigned.executions == 0 and unsigned.hits == 0 and unsigned.reasons == {"trust_signer": 4}, str(unsigned)
+        fleet.members[0].end()
+        fleet.verifier("verifier-2", more=QUICK)
+        wait_for(lambda: fleet.members[-1].says("event=serving"), 20, "the other verifier")
+        resigned = build(world, project, agent, "target-resigned")
+        print(f"  other verifier: {resigned}")
+        assert resigned.executions == 4 and resigned.local == 0, str(resigned)
+        all_hits(build(world, project, agent, "target-resigned-2"))
+
+        part = toolchain_parts(fleet, agent)[0]
+        trust(fleet, "revoke", "toolchain", part)
+        known_to_all(fleet, agent)
+        without = build(world, project, agent, "target-without")
+        print(f"  toolchain: {without}")
+        assert without.executions == 0 and without.hits == 0 and without.reasons == {"revoked_toolchain": 4}, str(without)
+        trust(fleet, "revoke", "toolchain", part, "--until", "now")
+        known_to_all(fleet, agent)
+        with_it = build(world, project, agent, "target-with")
+        assert with_it.executions == 4 and with_it.local == 0, str(with_it)
+        all_hits(build(world, project, agent, "target-with-2"))
+        for target in ("action", "resigned", "with-2"):
+            assert_same_artifacts(artifacts(world.path("target")), artifacts(world.path(f"target-{target}")))
+
+
+def case_generations_and_a_frozen_record(world):
+    """The next generation carries what is used over without an execution; after two that passed unused it is made again. A trust
+    record that is over stops signing and is a named reason; renewed, all goes on without a restart."""
+    with a_fleet(world) as fleet:
+        fleet.verifier(more=QUICK)
+        fleet.executor(more=QUICK)
+        agent = fleet.agent("agent-1", QUICK)
+        project = small_crates(world, 4)
+        first = build(world, project, agent, "target")
+        assert first.executions == 4, str(first)
+        trust(fleet, "renew", "--next-generation")
+        known_to_all(fleet, agent)
+        carried = build(world, project, agent, "target-carried")
+        print(f"  next generation: {carried}")
+        assert carried.executions == 0 and carried.local == 0 and carried.misses == 4, str(carried)
+        assert [e["event"] for e in records(fleet, "kiln.ledger")].count("carried") == 4
+        all_hits(build(world, project, agent, "target-carried-2"))
+        for _ in range(2):
+            trust(fleet, "renew", "--next-generation")
+        known_to_all(fleet, agent)
+        faded = build(world, project, agent, "target-faded")
+        assert faded.executions == 4 and faded.local == 0, str(faded)
+        all_hits(build(world, project, agent, "target-faded-2"))
+        assert_same_artifacts(artifacts(world.path("target")), artifacts(world.path("target-faded-2")))
