@@ -2,11 +2,14 @@
 
 Functions case_* always run, full_* with KILN_FULL in the environment or when they are named."""
 
+import base64
+import hashlib
 import json
 import pathlib
 import re
 import shutil
 import subprocess
+import time
 
 from cases_builds import a_fleet, all_hits, build, small_crates, status
 from kilntest import REAL, artifacts, assert_same_artifacts, wait_for
@@ -233,3 +236,94 @@ def case_generations_and_a_frozen_record(world):
         assert faded.executions == 4 and faded.local == 0, str(faded)
         all_hits(build(world, project, agent, "target-faded-2"))
         assert_same_artifacts(artifacts(world.path("target")), artifacts(world.path("target-faded-2")))
+
+
+def sign_by_root(file, text, scratch):
+    """The key id and signature of a root, by OpenSSL; the file holds the private key in hex."""
+    key, text_file, signature = (scratch / name for name in ("root.der", "text", "signature"))
+    key.write_bytes(bytes.fromhex("302e020100300506032b657004220420" + file.read_text().strip()))
+    text_file.write_bytes(text)
+    subprocess.run(["openssl", "pkeyutl", "-sign", "-rawin", "-in", text_file, "-inkey", key, "-keyform", "DER", "-out", signature],
+                   check=True)
+    public = bytes.fromhex(file.with_name(file.name + ".pub").read_text().strip())
+    return hashlib.sha256(public).digest() + signature.read_bytes()
+
+
+def put_short_lived(world, fleet, seconds):
+    """The trust record's next version, good for so many seconds only: what is in force when operators stop renewing."""
+    path, s3 = "/kiln-vault/trust/record", fleet.stack.s3("operator")
+    old = s3.must("GET", path).body
+    core = bytearray(old[old.index(b"kiln-trust-1\0"):])
+    version, now = int.from_bytes(core[13:21], "big"), int(time.time() * 1000)
+    core[13:37] = b"".join(number.to_bytes(8, "big") for number in (version + 1, now, now + seconds * 1000))
+    signatures = sorted(sign_by_root(fleet.stack.dir / "roots" / name, bytes(core), world.root) for name in ("root-1", "root-2"))
+    envelope = b"kiln-trust-signed-1\0" + (2).to_bytes(4, "big") + b"".join(signatures) + len(core).to_bytes(4, "big") + core
+    s3.must("PUT", path, headers={"content-md5": base64.b64encode(hashlib.md5(envelope).digest()).decode()}, body=envelope)
+
+
+def case_a_frozen_record_stops_signing(world):
+    """A trust record that nobody renews: nothing is signed any more, units are compiled locally with that reason. Renewed, the same
+    processes hit again and sign again."""
+    with a_fleet(world) as fleet:
+        fleet.verifier(more=QUICK)
+        fleet.executor(more=QUICK)
+        agent = fleet.agent("agent-1", QUICK)
+        project = small_crates(world, 3)
+        assert build(world, project, agent, "target").executions == 3
+        signed = len(stored(fleet))
+        put_short_lived(world, fleet, 3)
+        known = fleet.members[0]
+        wait_for(lambda: known.says("event=trust_expired"), 15, "the verifier's record is over")
+        wait_for(lambda: not status(agent)["trust_valid"], 15, "the agent's record is over")
+        for name, crates in (("old", project), ("new", small_crates(world, 2, "new", salt=1))):
+            frozen = build(world, crates, agent, f"target-frozen-{name}")
+            print(f"  frozen: {frozen}")
+            assert frozen.hits == frozen.executions == 0 and set(frozen.reasons) == {"trust_expired"}, str(frozen)
+        assert len(stored(fleet)) == signed
+        trust(fleet, "renew")
+        known_to_all(fleet, agent)
+        all_hits(build(world, project, agent, "target-renewed"))
+        again = build(world, world.path("new"), agent, "target-new")
+        assert again.executions == 2 and again.local == 0, str(again)
+
+
+def case_a_built_result_is_locked(world):
+    """The storage's own root user can neither delete nor shorten the version that a result names; what it puts over the pointer
+    costs nobody anything but a repair. A bucket without locks is no vault: the verifier says so and ends."""
+    with a_fleet(world) as fleet:
+        fleet.verifier(more=QUICK)
+        fleet.executor(more=QUICK)
+        first = fleet.agent("agent-1", QUICK)
+        project = small_crates(world, 2)
+        assert build(world, project, first, "target").executions == 2
+        root = fleet.stack.s3("root")
+        for prefix in ("ac/red/", "cas/red/"):
+            listing = root.must("GET", "/kiln-vault", {"versions": "", "prefix": prefix}).body.decode()
+            found = re.findall(r"<Key>([^<]+)</Key>.*?<VersionId>([^<]+)</VersionId>", listing)
+            assert len(found) == 2, listing
+            for key, version in found:
+                path, pin = f"/kiln-vault/{key}", {"versionId": version}
+                before = root.must("GET", path, pin)
+                until = before.headers["x-amz-object-lock-retain-until-date"]
+                bypass = {"x-amz-bypass-governance-retention": "true"}
+                early = b"<Retention><Mode>COMPLIANCE</Mode><RetainUntilDate>2027-01-01T00:00:00Z</RetainUntilDate></Retention>"
+                sum_ = {"content-md5": base64.b64encode(hashlib.md5(early).digest()).decode()}
+                assert root.request("DELETE", path, pin, bypass).status >= 400
+                if until > "2027-01-02":
+                    assert root.request("PUT", path, {"retention": "", **pin}, {**sum_, **bypass}, early).status >= 400
+                root.must("PUT", path, body=b"something else")
+                after = root.must("GET", path, pin)
+                assert after.body == before.body and after.headers["x-amz-object-lock-retain-until-date"] == until
+        second = fleet.agent("agent-2", QUICK)
+        delta = build(world, project, second, "target-second")
+        print(f"  shadowed: {delta}")
+        assert delta.executions == 0 and delta.local == 0, str(delta)
+        assert_same_artifacts(artifacts(world.path("target")), artifacts(world.path("target-second")))
+        for bucket in ("quarantine", "inputs", "vault"):
+            root.must("PUT", f"/bare-{bucket}")
+        conf = fleet.stack.conf("verifier-2")
+        text = re.sub(r"bucket_prefix = \S+", "bucket_prefix = bare", conf.read_text())
+        conf.write_text(re.sub(r"access_key_file = \S+", f"access_key_file = {fleet.stack.dir / 's3-root'}", text))
+        bare = fleet.verifier("verifier-2")
+        assert bare.process.wait(30) != 0
+        assert bare.says("the object store cannot be a vault: the store does not honour "), bare.text()
