@@ -13,7 +13,7 @@
 
 static const char *const status_names[] = {
     [KILN_ANSWER_WANTED] = "wanted", [KILN_ANSWER_REJECTED] = "rejected", [KILN_ANSWER_RESULT] = "result",
-    [KILN_ANSWER_COMPILE_LOCALLY] = "compile_locally"};
+    [KILN_ANSWER_COMPILE_LOCALLY] = "compile_locally", [KILN_ANSWER_ACCEPTED] = "accepted"};
 
 // An answer that finds no room for long is dropped: its readers' deadline takes over.
 static int publish(struct kiln_docket *docket, const char *tenant, uint32_t partition, const struct kiln_digest *action,
@@ -42,7 +42,8 @@ int kiln_docket_answer(struct kiln_docket *docket, const char *tenant, uint32_t 
         kiln_docket_log(KILN_LOG_ERROR, "answer_unsayable", &answer->jobs[0], &answer->action_digest, why.text);
         return rc == KILN_E_NOMEM ? kiln_fail(err, rc, "%s", why.text) : 0;
     }
-    docket->counts.answered += answer->jobs_count;
+    if (answer->status != KILN_ANSWER_ACCEPTED)
+        docket->counts.answered += answer->jobs_count;
     return publish(docket, tenant, partition, &answer->action_digest, &record, err);
 }
 
@@ -62,6 +63,14 @@ int kiln_docket_answer_one(struct kiln_docket *docket, const struct kiln_author 
     docket->counts.locally += status == KILN_ANSWER_COMPILE_LOCALLY;
     int rc = kiln_chronicle_enter(&docket->chronicle, &entry, err);
     return rc || !*author->tenant ? rc : kiln_docket_answer(docket, author->tenant, partition, &answer, err);
+}
+
+int kiln_docket_accept(struct kiln_docket *docket, const struct kiln_author *author, uint32_t partition,
+                       const struct kiln_job_submitted *record, struct kiln_err *err) {
+    struct kiln_job_id job = record->job;
+    const struct kiln_answer answer = {.jobs = &job, .jobs_count = 1, .action_digest = record->action_digest,
+                                       .status = KILN_ANSWER_ACCEPTED};
+    return docket->fleet ? kiln_docket_answer(docket, author->tenant, partition, &answer, err) : 0;
 }
 
 // A waiter on its way out; those that read the same partition are told together.

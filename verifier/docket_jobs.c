@@ -456,8 +456,10 @@ int kiln_docket_on_submitted(struct kiln_docket *docket, const struct kiln_recor
         return busy(docket, &author, partition, &record, why.text, err);
     struct kiln_submission_kept *known = NULL;
     struct kiln_sheet *sheet = kiln_sheets_find_job(&docket->sheets, &record.action_digest, &record.job, &known);
-    if (sheet && is_author(known, &author) && strcmp(sheet->key.scope, record.scope) == 0)
-        return submitted_again(docket, sheet, known, err);
+    if (sheet && is_author(known, &author) && strcmp(sheet->key.scope, record.scope) == 0) {
+        rc = kiln_docket_accept(docket, &author, partition, &record, err);
+        return rc ? rc : submitted_again(docket, sheet, known, err);
+    }
     if (sheet) {
         rc = kiln_fail(&why, KILN_E_DENIED, "job_taken: another submission has that id");
         return reject(docket, &author, partition, &record, rc, &why, err);
@@ -470,7 +472,8 @@ int kiln_docket_on_submitted(struct kiln_docket *docket, const struct kiln_recor
         return busy(docket, &author, partition, &record, "busy: what waits cannot be written down", err);
     if (rc)
         return reject(docket, &author, partition, &record, rc, &why, err);
-    return remember(docket, bytes, &author, &record, &action, err);
+    rc = kiln_docket_accept(docket, &author, partition, &record, err);
+    return rc ? rc : remember(docket, bytes, &author, &record, &action, err);
 }
 
 // The waiting submission that a record of its author is about. NULL when there is none (any more), or it is another's.

@@ -74,6 +74,9 @@ int kiln_docket_answer(struct kiln_docket *docket, const char *tenant, uint32_t 
 int kiln_docket_answer_one(struct kiln_docket *docket, const struct kiln_author *author, uint32_t partition,
                            const struct kiln_job_submitted *record, enum kiln_answer_status status, const char *reason,
                            struct kiln_err *err);
+// In a fleet: that the submission is written down. Who does not hear it soon knows that no verifier is there.
+int kiln_docket_accept(struct kiln_docket *docket, const struct kiln_author *author, uint32_t partition,
+                       const struct kiln_job_submitted *record, struct kiln_err *err);
 // To submissions of a sheet, which wait no longer. RESULT gives the sheet's envelope.
 int kiln_docket_answer_jobs(struct kiln_docket *docket, struct kiln_sheet *sheet, const struct kiln_job_id *jobs, size_t count,
                             enum kiln_answer_status status, const char *reason, struct kiln_err *err);

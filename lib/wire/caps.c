@@ -36,7 +36,7 @@ const struct kiln_cap kiln_caps[] = {
     NAME(job_submitted, "scope"),
 
     COUNT(answer, "jobs", 1, 4096),
-    NUMBER(answer, "status", 0, 3),
+    NUMBER(answer, "status", 0, 4),
     CONTENTS(answer),
     COUNT(answer, "reasons", 0, 256),
     TEXT(answer, "reasons[]", 0, FINDING_BYTES_MAX),

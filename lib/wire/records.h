@@ -63,6 +63,7 @@ enum kiln_answer_status {
     KILN_ANSWER_REJECTED = 1,      // the submission is refused; reasons
     KILN_ANSWER_RESULT = 2,        // `envelope` is the stored, signed result (SUCCESS or LOCAL)
     KILN_ANSWER_COMPILE_LOCALLY = 3, // no result: the job failed, or infrastructure did; reasons
+    KILN_ANSWER_ACCEPTED = 4,        // the submission is in hand (in a fleet: written down); another answer follows
 };
 struct kiln_answer {
     struct kiln_job_id *jobs; // the waiters this is for

@@ -227,8 +227,12 @@ static int explain_silence(const struct serving *serving, struct kiln_submitter 
         return kiln_wrap(err, KILN_E_UNSUPPORTED, "record_too_large");
     if (!serving->context->tenant)
         return rc;
-    if (rc == KILN_E_TIMEOUT && kiln_submitter_heard_ms(submitter) < asked_ms)
-        return kiln_fail(err, KILN_E_UNSUPPORTED, "fleet_silent: no verifier said anything for %llu ms", (unsigned long long)wait_ms);
+    if (rc == KILN_E_TIMEOUT && !strncmp(err->text, "fleet_silent", 12)) {
+        if (kiln_submitter_heard_ms(submitter) < asked_ms) // else one verifier is, and its neighbour's work is on its way to it
+            kiln_link_silent(serving->context->lookup.link, err->text);
+        err->code = KILN_E_UNSUPPORTED;
+        return KILN_E_UNSUPPORTED;
+    }
     if (rc == KILN_E_TIMEOUT)
         return kiln_fail(err, KILN_E_UNSUPPORTED, "late: no result within %llu ms; it is kept when it comes",
                          (unsigned long long)wait_ms);

@@ -20,6 +20,8 @@ struct kiln_link {
     enum bus_state bus;
     bool waited; // a miss has spent its patience on this connecting
     struct kiln_submitter *submitter;
+    uint64_t silent_ms; // since when no verifier was heard; 0: one is thought to be there
+    char silence[256];
     bool store_down, stopping;
     char bus_reason[256], store_reason[256];
 };
@@ -170,10 +172,36 @@ static void await_connection(struct kiln_link *link) {
     link->waited = true;
 }
 
+void kiln_link_silent(struct kiln_link *link, const char *reason) {
+    pthread_mutex_lock(&link->lock);
+    if (!link->silent_ms)
+        kiln_log(KILN_LOG_WARN, "fleet_silent", "reason", reason, NULL);
+    link->silent_ms = kiln_clock_ms();
+    snprintf(link->silence, sizeof link->silence, "%s", reason);
+    pthread_mutex_unlock(&link->lock);
+}
+
+// With the lock held. Every KILN_LINK_SILENT_MS one caller may find out anew.
+static bool is_silent(struct kiln_link *link) {
+    uint64_t now_ms = kiln_clock_ms();
+    if (!link->silent_ms)
+        return false;
+    if (kiln_submitter_heard_ms(link->submitter) > link->silent_ms) {
+        link->silent_ms = 0;
+        return false;
+    }
+    if (now_ms - link->silent_ms < KILN_LINK_SILENT_MS)
+        return true;
+    link->silent_ms = now_ms;
+    return false;
+}
+
 int kiln_link_submitter(struct kiln_link *link, struct kiln_submitter **submitter, struct kiln_err *err) {
     pthread_mutex_lock(&link->lock);
     await_connection(link);
     int rc = link->bus == BUS_UP ? 0 : kiln_fail(err, KILN_E_UNSUPPORTED, "%s", link->bus_reason);
+    if (rc == 0 && is_silent(link))
+        rc = kiln_fail(err, KILN_E_UNSUPPORTED, "%s", link->silence);
     *submitter = link->submitter;
     pthread_mutex_unlock(&link->lock);
     return rc;

@@ -16,6 +16,7 @@
 
 #define KILN_LINK_PATIENCE_MS 2000u
 #define KILN_LINK_PROBE_MS 500u
+#define KILN_LINK_SILENT_MS 30000u
 
 struct kiln_link;
 
@@ -29,6 +30,9 @@ struct kiln_link_options {
 
 int kiln_link_new(const struct kiln_link_options *options, struct kiln_link **link, struct kiln_err *err);
 void kiln_link_free(struct kiln_link *link); // submissions get KILN_E_CLOSED
+// A submission was accepted by nobody: verifiers are gone, though the bus is there. Until one is heard again, or
+// KILN_LINK_SILENT_MS have passed and one more may try, kiln_link_submitter() fails at once with that reason.
+void kiln_link_silent(struct kiln_link *link, const char *reason);
 // The way to verifiers. KILN_E_UNSUPPORTED "fleet_unreachable: ..." when there is none now.
 int kiln_link_submitter(struct kiln_link *link, struct kiln_submitter **submitter, struct kiln_err *err);
 // KILN_E_UNSUPPORTED "store_unreachable: ..." while it does not answer.

@@ -21,6 +21,7 @@ struct flight {
     const struct kiln_submission *submission; // of the owner, valid while it waits
     struct kiln_buf record;                   // the encoded submission, for sending it again
     struct kiln_answer *answer;               // the newest, taken by the owner
+    bool accepted; // a verifier has it
     bool done;
     int rc; // of the owner, for those who share
     struct kiln_err err;
@@ -115,7 +116,10 @@ static struct flight *hand_out(struct kiln_submitter *submitter, struct kiln_ans
         next = flight->next;
         if (!*kept || !is_for(flight, *kept))
             continue;
-        if (flight->orphan_until_ms) {
+        flight->accepted = true;
+        if ((*kept)->status == KILN_ANSWER_ACCEPTED) {
+            pthread_cond_broadcast(&submitter->changed);
+        } else if (flight->orphan_until_ms) {
             unlink_flight(submitter, flight);
             flight->next = orphans;
             orphans = flight;
@@ -398,6 +402,20 @@ static int take_verdict(struct flight *flight, const struct kiln_answer *answer,
     return flight->verdict.reason ? 0 : kiln_fail(err, KILN_E_NOMEM, "verdict");
 }
 
+// Waits for the next answer; with the lock held.
+static int await_answer(struct kiln_submitter *submitter, const struct flight *flight, uint64_t deadline_ms, struct kiln_err *err) {
+    const uint64_t silence_ms = submitter->options.silence_ms, silent_at_ms = flight->began_ms + silence_ms;
+    while (!flight->answer && !submitter->stopping) {
+        bool bounded = silence_ms && !flight->accepted && silent_at_ms < deadline_ms;
+        if (wait_until(submitter, bounded ? silent_at_ms : deadline_ms) || (bounded && flight->accepted))
+            continue;
+        return bounded ? kiln_fail(err, KILN_E_TIMEOUT, "fleet_silent: no verifier took the job within %llu ms",
+                                   (unsigned long long)silence_ms)
+                       : kiln_fail(err, KILN_E_TIMEOUT, "no result in time");
+    }
+    return 0;
+}
+
 // The owner's loop: publish, upload what is wanted, until there is a verdict.
 static int fly(struct kiln_submitter *submitter, struct flight *flight, uint64_t deadline_ms, struct kiln_err *err) {
     int rc = encode_submission(submitter, flight, deadline_ms, err);
@@ -405,9 +423,7 @@ static int fly(struct kiln_submitter *submitter, struct flight *flight, uint64_t
         rc = publish(submitter, &flight->action, &flight->record, err);
     while (rc == 0) {
         pthread_mutex_lock(&submitter->lock);
-        while (!flight->answer && !submitter->stopping && rc == 0)
-            if (!wait_until(submitter, deadline_ms))
-                rc = kiln_fail(err, KILN_E_TIMEOUT, "no result in time");
+        rc = await_answer(submitter, flight, deadline_ms, err);
         struct kiln_answer *answer = KILN_STEAL(flight->answer);
         if (!answer && rc == 0)
             rc = kiln_fail(err, KILN_E_CLOSED, "the bus has gone");

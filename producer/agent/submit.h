@@ -53,12 +53,14 @@ struct kiln_submitter_options {
     void (*late)(void *context, const struct kiln_late_result *result);
     void *context;
     uint64_t late_ms; // how long one is waited for
+    uint64_t silence_ms; // how long a verifier may take to accept a submission; 0: until its deadline
 };
 
 // Takes ownership of the bus handle (role AGENT), also on failure.
 int kiln_submitter_new(struct kiln_bus *bus, const struct kiln_submitter_options *options, struct kiln_submitter **submitter,
                        struct kiln_err *err);
 void kiln_submitter_free(struct kiln_submitter *submitter); // waiting submissions get KILN_E_CLOSED
+// KILN_E_TIMEOUT: no result until the deadline; "fleet_silent: ...": nobody accepted it within silence_ms.
 int kiln_submit(struct kiln_submitter *submitter, const struct kiln_submission *submission, uint64_t deadline_ms,
                 struct kiln_verdict *verdict, struct kiln_err *err);
 void kiln_submitter_resubmit(struct kiln_submitter *submitter);

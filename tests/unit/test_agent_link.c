@@ -119,6 +119,35 @@ static void it_finds_brokers_that_come_later(void **state) {
     close_rig(&rig);
 }
 
+// Brokers are there, verifiers are not: one waits, the others are told at once.
+static void a_silent_fleet_is_left_alone_until_it_speaks(void **state) {
+    (void)state;
+    struct rig rig;
+    struct kiln_submitter *submitter = NULL;
+    struct kiln_err err = {0};
+    open_rig(&rig);
+    atomic_store(&rig.brokers, true);
+    assert_int_equal(kiln_link_submitter(rig.link, &submitter, &err), 0);
+    kiln_link_silent(rig.link, "fleet_silent: nobody");
+    assert_int_equal(kiln_link_submitter(rig.link, &submitter, &err), KILN_E_UNSUPPORTED);
+    assert_string_equal(err.text, "fleet_silent: nobody");
+    int fd;
+    struct kiln_bus *verifier;
+    assert_int_equal(kiln_bus_server_connect(rig.server, KILN_BUS_VERIFIER, &fd, NULL), 0);
+    assert_int_equal(kiln_bus_open_fd(fd, &verifier, NULL), 0);
+    struct kiln_job_id job = {{1}};
+    const struct kiln_answer word = {.jobs = &job, .jobs_count = 1, .status = KILN_ANSWER_ACCEPTED}; // to whomever
+    kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(KILN_RECORD_BYTES_MAX);
+    assert_int_equal(kiln_answer_encode(&word, &bytes, NULL), 0);
+    for (uint64_t deadline_ms = kiln_clock_ms() + DEADLINE_MS; kiln_link_submitter(rig.link, &submitter, NULL);) {
+        assert_true(kiln_clock_left_ms(deadline_ms) > 0);
+        assert_int_equal(kiln_bus_publish_result(verifier, "local", 0, "k", 1, bytes.data, bytes.len, NULL), 0);
+        sched_yield();
+    }
+    kiln_bus_close(verifier);
+    close_rig(&rig);
+}
+
 static void a_store_that_does_not_answer_is_left_alone_until_it_does(void **state) {
     (void)state;
     struct rig rig;
@@ -149,6 +178,7 @@ int main(void) {
         cmocka_unit_test(nothing_is_connected_before_the_first_miss),
         cmocka_unit_test(a_dead_fleet_is_waited_for_once),
         cmocka_unit_test(it_finds_brokers_that_come_later),
+        cmocka_unit_test(a_silent_fleet_is_left_alone_until_it_speaks),
         cmocka_unit_test(a_store_that_does_not_answer_is_left_alone_until_it_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

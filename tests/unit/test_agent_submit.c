@@ -8,6 +8,7 @@
 #include "producer/agent/submit.h"
 
 #define SOON() (kiln_clock_ms() + 10000)
+#define SILENCE_MS 300u
 
 struct rig {
     struct kiln_bus_server *server;
@@ -37,7 +38,7 @@ static void rig_open_waiting(struct rig *rig, uint64_t late_ms) {
     assert_int_equal(kiln_bus_open_fd(verifier_fd, &rig->verifier, NULL), 0);
     assert_int_equal(kiln_bus_subscribe(rig->verifier, &jobs, 1, NULL), 0);
     const struct kiln_submitter_options options = {.agent = "host", .tenant = "local", .late = note_late, .context = rig,
-                                                   .late_ms = late_ms};
+                                                   .late_ms = late_ms, .silence_ms = SILENCE_MS};
     if (!late_ms)
         assert_int_equal(kiln_submitter_new(agent, &(struct kiln_submitter_options){.agent = "host", .tenant = "local"},
                                             &rig->submitter, NULL), 0);
@@ -79,13 +80,14 @@ struct caller {
     uint8_t tag;
     uint64_t deadline_ms;
     int rc;
+    struct kiln_err err;
     struct kiln_verdict verdict;
 };
 
 static void *call(void *argument) {
     struct caller *caller = argument;
     const struct kiln_submission submission = submission_of(caller->rig, caller->tag);
-    caller->rc = kiln_submit(caller->rig->submitter, &submission, caller->deadline_ms, &caller->verdict, NULL);
+    caller->rc = kiln_submit(caller->rig->submitter, &submission, caller->deadline_ms, &caller->verdict, &caller->err);
     return NULL;
 }
 
@@ -243,6 +245,38 @@ static void a_late_result_is_not_lost(void **state) {
     rig_close(&rig);
 }
 
+static void silence_ends_the_wait_and_acceptance_does_not(void **state) {
+    (void)state;
+    struct rig rig;
+    rig_open_waiting(&rig, 60000);
+    struct caller unheard = {.rig = &rig, .tag = 20, .deadline_ms = SOON()};
+    const uint64_t began_ms = kiln_clock_ms();
+    call(&unheard);
+    assert_int_equal(unheard.rc, KILN_E_TIMEOUT);
+    assert_memory_equal(unheard.err.text, "fleet_silent:", 13);
+    assert_in_range(kiln_clock_ms() - began_ms, SILENCE_MS, SILENCE_MS + 5000);
+    // Accepted when it is an orphan: the result still comes.
+    struct kiln_job_id job = expect_job(&rig);
+    answer(&rig, job, &(struct kiln_answer){.status = KILN_ANSWER_ACCEPTED});
+    answer(&rig, job, &result);
+    await_late(&rig);
+
+    struct caller heard = {.rig = &rig, .tag = 21, .deadline_ms = SOON()};
+    pthread_t thread;
+    pthread_create(&thread, NULL, call, &heard);
+    job = expect_job(&rig);
+    answer(&rig, job, &(struct kiln_answer){.status = KILN_ANSWER_ACCEPTED});
+    struct kiln_record record = {0}; // nothing comes of it: it waits on past the silence, and uploads nothing
+    assert_int_equal(kiln_bus_poll(rig.verifier, kiln_clock_ms() + 3 * SILENCE_MS, &record, NULL), KILN_E_TIMEOUT);
+    assert_int_equal(kiln_submitter_waiting(rig.submitter), 1);
+    answer(&rig, job, &result);
+    pthread_join(thread, NULL);
+    assert_int_equal(heard.rc, 0);
+    assert_int_equal(atomic_load(&rig.uploads), 0);
+    kiln_verdict_release(&heard.verdict);
+    rig_close(&rig);
+}
+
 static void an_orphan_that_is_asked_for_its_files_is_cancelled(void **state) {
     (void)state;
     struct rig rig;
@@ -285,6 +319,7 @@ int main(void) {
         cmocka_unit_test(waiting_ends_at_the_deadline_and_when_given_up),
         cmocka_unit_test(a_late_result_is_not_lost),
         cmocka_unit_test(an_orphan_that_is_asked_for_its_files_is_cancelled),
+        cmocka_unit_test(silence_ends_the_wait_and_acceptance_does_not),
         cmocka_unit_test(an_answer_for_another_action_is_not_heard),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

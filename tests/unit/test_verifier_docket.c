@@ -6,11 +6,14 @@ static void one_job(struct world *world, const char *agent, unsigned char number
     kiln_autoresult struct kiln_result result = {0};
     world_submission(world, agent, number, scope, &record);
     world_submit(world, agent, &record);
+    size_t accepted = world->accepted;
     world_expect(world, agent, KILN_ANSWER_WANTED, NULL);
+    assert_int_equal(world->accepted, accepted + 1);
     world_upload(world, agent, &record);
     world_credit(world, "executor-1");
     world_work(world, "executor-1", "an rlib");
     world_expect_result(world, agent, scope, &result);
+    assert_int_equal(world->accepted, accepted + 1);
     assert_int_equal(result.attestations_count, 1);
     assert_string_equal(result.attestations[0].executor, "executor-1");
     assert_string_equal(result.policy, "agreement=1");

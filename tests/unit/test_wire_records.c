@@ -395,7 +395,8 @@ static void arrays_texts_and_enums_have_one_form(void **state) {
     } cases[] = {
         {0, TAIL("\x00\x00\x00"), true},
         {3, TAIL("\x00\x00\x00"), true},
-        {4, TAIL("\x00\x00\x00"), false},                      // no such status
+        {4, TAIL("\x00\x00\x00"), true},
+        {5, TAIL("\x00\x00\x00"), false},                      // no such status
         {3, TAIL("\x00\x02\x02x\x00\x00"), true},              // one reason
         {3, TAIL("\x00\x04\x02x\x02y\x00\x00"), true},         // two in a block
         {3, TAIL("\x00\x02\x02x\x02\x02y\x00\x00"), false},    // two blocks
