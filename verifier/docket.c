@@ -253,9 +253,25 @@ int kiln_docket_finish(struct kiln_docket *docket, struct kiln_err *err) {
 
 int kiln_docket_fd(const struct kiln_docket *docket) { return kiln_crew_fd(docket->crew); }
 
+// A record or list that was put into the store and is not taken: also while the last good one is in force.
+static int look_at_refusals(struct kiln_docket *docket, struct kiln_err *err) {
+    struct kiln_keeper_status status;
+    kiln_keeper_status(docket->options.keeper, &status);
+    const char *refusal = *status.trust_refusal ? status.trust_refusal : status.public_refusal;
+    char word[sizeof docket->refused];
+    snprintf(word, sizeof word, "%.*s", (int)strcspn(refusal, ":"), refusal);
+    if (strcmp(word, docket->refused) == 0)
+        return 0;
+    memcpy(docket->refused, word, sizeof word);
+    return *word ? kiln_chronicle_tell(&docket->chronicle, "alert", refusal, docket->options.principal, refusal, err) : 0;
+}
+
 // Says once that nothing can be signed, and once that it can be again.
 static int look_at_trust(struct kiln_docket *docket, struct kiln_err *err) {
     struct kiln_err why = {0};
+    int rc = look_at_refusals(docket, err);
+    if (rc)
+        return rc;
     bool failed = kiln_authority_valid(&docket->authority, &why) != 0;
     if (failed == docket->trust_failed)
         return 0;

@@ -100,8 +100,9 @@ static int enter(struct kiln_docket *docket, const struct kiln_sheet *sheet, con
     return kiln_chronicle_enter(&docket->chronicle, &entry, err);
 }
 
-static int sweep_uploads(struct kiln_docket *docket, const struct kiln_submission_kept *submission, struct kiln_err *err) {
-    return submission->looked_at ? 0 : kiln_docket_sweep(docket, kiln_admit_uploads(&submission->record), err);
+int kiln_docket_sweep_uploads(struct kiln_docket *docket, const struct kiln_submission_kept *submission, struct kiln_err *err) {
+    bool may_lie_there = submission->asked || submission->uploaded || submission->restored;
+    return submission->looked_at || !may_lie_there ? 0 : kiln_docket_sweep(docket, kiln_admit_uploads(&submission->record), err);
 }
 
 // One record for leavers of one mailbox.
@@ -128,7 +129,7 @@ static int tell_some(struct kiln_docket *docket, struct kiln_sheet *sheet, const
         if (rc == KILN_E_LIMIT)
             rc = 0; // it is looked at once more after the next restart, and answered once more
         if (!rc)
-            rc = sweep_uploads(docket, submission, err);
+            rc = kiln_docket_sweep_uploads(docket, submission, err);
         kiln_sheet_dismiss(sheet, submission);
     }
     return rc;

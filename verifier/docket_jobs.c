@@ -246,6 +246,7 @@ static int ask(struct kiln_docket *docket, struct kiln_sheet *sheet, struct kiln
     char count[24];
     snprintf(count, sizeof count, "%zu", lacking->count);
     docket->counts.wanted++;
+    submission->asked = true;
     int rc = enter_ledger(docket, sheet, submission, "wanted", count, err);
     return rc ? rc : kiln_docket_answer(docket, tenant, submission->record.waiter_partition, &answer, err);
 }
@@ -520,10 +521,7 @@ int kiln_docket_on_cancelled(struct kiln_docket *docket, const struct kiln_recor
         rc = kiln_state_drop_waiter(&docket->state, &record.action_digest, &record.job, err);
     if (rc && rc != KILN_E_LIMIT)
         return rc;
-    if (!submission->looked_at)
-        rc = kiln_docket_sweep(docket, kiln_admit_uploads(&submission->record), err);
-    else
-        rc = 0;
+    rc = kiln_docket_sweep_uploads(docket, submission, err);
     const struct kiln_plan_event event = {.kind = KILN_PLAN_CANCELLED, .key = sheet->key, .job = record.job};
     bool examined = sheet->examined;
     kiln_sheet_dismiss(sheet, submission);

@@ -28,6 +28,7 @@ struct kiln_docket {
     struct kiln_docket_counts counts;
     bool fleet;           // identity comes from signatures
     bool trust_failed;    // the last look at the trust record found none in force
+    char refused[48];     // why the newest record was not taken; "" when it was
     uint64_t looked_ms;   // when executors were last looked up
     char (*executors)[KILN_PRINCIPAL_BYTES]; // that gave credits
     size_t executors_count;
@@ -62,6 +63,8 @@ uint32_t kiln_docket_agreement(const struct kiln_docket *docket, const char *sco
 int kiln_docket_close_sheet(struct kiln_docket *docket, struct kiln_sheet *sheet, struct kiln_err *err);
 // Removes what lies below a prefix (heap; taken) of quarantine, some time.
 int kiln_docket_sweep(struct kiln_docket *docket, char *prefix, struct kiln_err *err);
+// What a submitter may have uploaded and nobody took; nothing when it was never asked to.
+int kiln_docket_sweep_uploads(struct kiln_docket *docket, const struct kiln_submission_kept *submission, struct kiln_err *err);
 // An event named by the reason; severity "alert" where somebody spoke in another's name.
 int kiln_docket_refuse(struct kiln_docket *docket, const struct kiln_author *author, const char *reason, struct kiln_err *err);
 void kiln_docket_log(enum kiln_log_level level, const char *event, const struct kiln_job_id *job,

@@ -25,6 +25,7 @@ struct kiln_submission_kept {
     bool looked_at;            // a task fills in its record
     bool uploaded;             // it said so meanwhile
     bool checked;              // `lacking` is known, and not used yet
+    bool asked;                // to upload: there may be something to sweep
     struct kiln_refs lacking;
     unsigned held;             // by tasks
 };

@@ -1,13 +1,16 @@
 #include "lib/bus/kafka_admin.h"
 
 #include <librdkafka/rdkafka.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/cleanup.h"
+#include "lib/base/clock.h"
 
 #define REQUEST_MS 20000u
+#define IN_FORCE_PAUSE_MS 20
 
 struct kiln_kafka_admin {
     rd_kafka_t *client;
@@ -260,6 +263,58 @@ static int look_at_allowed(rd_kafka_event_t *answer, struct kiln_err *err) {
     return 0;
 }
 
+static bool is_binding(const rd_kafka_AclBinding_t *a, const rd_kafka_AclBinding_t *b) {
+    return rd_kafka_AclBinding_restype(a) == rd_kafka_AclBinding_restype(b) &&
+           rd_kafka_AclBinding_resource_pattern_type(a) == rd_kafka_AclBinding_resource_pattern_type(b) &&
+           rd_kafka_AclBinding_operation(a) == rd_kafka_AclBinding_operation(b) &&
+           !strcmp(rd_kafka_AclBinding_name(a), rd_kafka_AclBinding_name(b)) &&
+           !strcmp(rd_kafka_AclBinding_principal(a), rd_kafka_AclBinding_principal(b));
+}
+
+// How many of the bindings a broker knows.
+static int count_in_force(struct kiln_kafka_admin *admin, rd_kafka_AclBinding_t *const *bindings, size_t count, size_t *known,
+                          struct kiln_err *err) {
+    char why[256];
+    rd_kafka_AclBindingFilter_t *all =
+        rd_kafka_AclBindingFilter_new(RD_KAFKA_RESOURCE_ANY, NULL, RD_KAFKA_RESOURCE_PATTERN_ANY, NULL, NULL,
+                                      RD_KAFKA_ACL_OPERATION_ANY, RD_KAFKA_ACL_PERMISSION_TYPE_ANY, why, sizeof why);
+    if (!all)
+        return kiln_fail(err, KILN_E_INVAL, "rights: %s", why);
+    rd_kafka_AdminOptions_t *options = options_for(admin, RD_KAFKA_ADMIN_OP_DESCRIBEACLS);
+    rd_kafka_DescribeAcls(admin->client, all, options, admin->answers);
+    rd_kafka_AdminOptions_destroy(options);
+    rd_kafka_AclBinding_destroy(all);
+    rd_kafka_event_t *answer;
+    int rc = await(admin, "looking at rights", &answer, err);
+    if (rc)
+        return rc;
+    size_t found_count;
+    const rd_kafka_AclBinding_t **found = rd_kafka_DescribeAcls_result_acls(rd_kafka_event_DescribeAcls_result(answer), &found_count);
+    *known = 0;
+    for (size_t i = 0; i < count; i++) {
+        size_t at = 0;
+        while (at < found_count && !is_binding(found[at], bindings[i]))
+            at++;
+        *known += at < found_count;
+    }
+    rd_kafka_event_destroy(answer);
+    return 0;
+}
+
+// A broker takes rights over from the cluster's log after they were given: who connects at once would be refused.
+static int await_in_force(struct kiln_kafka_admin *admin, rd_kafka_AclBinding_t *const *bindings, size_t count, struct kiln_err *err) {
+    const uint64_t deadline_ms = kiln_clock_ms() + (uint64_t)admin->request_ms;
+    for (;;) {
+        size_t known = 0;
+        int rc = count_in_force(admin, bindings, count, &known, err);
+        if (rc || known == count)
+            return rc;
+        if (kiln_clock_left_ms(deadline_ms) == 0)
+            return kiln_fail(err, KILN_E_TIMEOUT, "giving rights: only %zu of %zu are in force", known, count);
+        poll(NULL, 0, IN_FORCE_PAUSE_MS);
+    }
+}
+
 int kiln_kafka_admin_allow(struct kiln_kafka_admin *admin, const struct kiln_kafka_right *rights, size_t count,
                            struct kiln_err *err) {
     kiln_autofree rd_kafka_AclBinding_t **bindings = calloc(count + 1, sizeof *bindings);
@@ -280,6 +335,8 @@ int kiln_kafka_admin_allow(struct kiln_kafka_admin *admin, const struct kiln_kaf
             rc = look_at_allowed(answer, err);
             rd_kafka_event_destroy(answer);
         }
+        if (!rc)
+            rc = await_in_force(admin, bindings, count, err);
     }
     for (size_t i = 0; i < count && bindings[i]; i++)
         rd_kafka_AclBinding_destroy(bindings[i]);

@@ -41,6 +41,7 @@ struct kiln_kafka_right {
     char name[250];     // of the topic or group; the beginning of its name with ..._BELOW
     enum kiln_kafka_deed deed;
 };
+// Returns when a broker honours them.
 int kiln_kafka_admin_allow(struct kiln_kafka_admin *admin, const struct kiln_kafka_right *rights, size_t count,
                            struct kiln_err *err);
 // Takes away all rights of a principal on topics and groups. *taken: how many.

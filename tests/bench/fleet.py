@@ -1,6 +1,6 @@
 """The fleet's bench, on real Kafka and MinIO of its own (ops/stack): misses without a compiler, hits from an empty L0 against
 sccache 0.19 and kache 2.0 on the same MinIO, the verifier's decisions per second, requests and bytes. tests/bench/fleet.py
---build DIR [--rounds N] [--misses N] [--peers DIR] [--json FILE] [--without sccache,kache] [--only misses,hits]
+--build DIR [--rounds N] [--misses N] [--peers DIR] [--json FILE] [--without sccache,kache] [--only misses,requests,hits]
 
 All in one run and interleaved: ratios within a run hold, single times on a busy machine do not.
 """
@@ -19,6 +19,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "fleet"), str(HERE.parent / "e2e")]
 
+from run import clean_environment  # noqa: E402  (this directory's, so before tests/e2e gets in front)
 import kilntest  # noqa: E402
 from delay_proxy import Proxy  # noqa: E402
 from kilnfleet import Fleet  # noqa: E402
@@ -151,6 +152,201 @@ def count_requests(fleet, options, program, report):
         verifier.end()
 
 
+class Peer:
+    """A cache with its objects in a bucket of its own on the fleet's MinIO; `fresh` gives it a machine that knows nothing yet."""
+
+    def __init__(self, bench):
+        self.bench, self.machines = bench, 0
+        bench.fleet.stack.s3("root").must("PUT", f"/{self.name}")
+        self.access, self.secret = (bench.fleet.stack.dir / "s3-root").read_text().split()
+
+    def fresh(self, endpoint):
+        self.machines += 1
+        self.endpoint, self.dir = endpoint, self.bench.world.path(f"{self.name}-{self.machines}")
+        self.dir.mkdir()
+        self.start()
+
+    def control(self, *words, check=True):
+        done = subprocess.run([self.program, *words], env=clean_environment() | self.environment(), capture_output=True, text=True,
+                              timeout=90)
+        if check and done.returncode:
+            raise SystemExit(f"{self.name} {' '.join(words)}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def built(self):
+        """After a build: how many hits, as it says itself."""
+
+
+class Sccache(Peer):
+    name = "sccache"
+
+    def __init__(self, bench):
+        super().__init__(bench)
+        # Built without S3 it would take a directory without a word.
+        self.program = bench.install("s3", "sccache", "0.19.0", "--locked", "--no-default-features", "--features", "s3")
+
+    def environment(self):
+        return {"RUSTC_WRAPPER": str(self.program), "SCCACHE_SERVER_UDS": str(self.dir / "s"), "SCCACHE_IDLE_TIMEOUT": "0",
+                "SCCACHE_BUCKET": self.name, "SCCACHE_ENDPOINT": self.endpoint.removeprefix("http://"), "SCCACHE_S3_USE_SSL": "false",
+                "SCCACHE_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": self.access, "AWS_SECRET_ACCESS_KEY": self.secret}
+
+    def start(self):
+        self.control("--start-server")
+
+    def built(self):
+        stats = json.loads(self.control("--show-stats", "--stats-format", "json"))
+        if not stats["cache_location"].startswith("s3"):
+            raise SystemExit(f"sccache does not use S3 but {stats['cache_location']}")
+        counts = stats["stats"]
+        return {"hits": sum(counts["cache_hits"]["counts"].values()), "misses": sum(counts["cache_misses"]["counts"].values()),
+                "refused": sum(counts["not_cached"].values()) + counts["requests_not_compile"]}
+
+    def stop(self):
+        self.control("--stop-server", check=False)
+
+
+class Kache(Peer):
+    name = "kache"
+
+    def __init__(self, bench):
+        super().__init__(bench)
+        self.program = bench.install("", "kache", "2.0.0")
+
+    def environment(self):
+        return {"RUSTC_WRAPPER": str(self.program), "KACHE_CONFIG": str(self.dir / "kache.toml"), "KACHE_HOST_CONFIG": "",
+                "KACHE_CACHE_DIR": str(self.dir / "store"), "KACHE_RUNTIME_DIR": str(self.dir / "run"),
+                "KACHE_S3_ACCESS_KEY": self.access, "KACHE_S3_SECRET_KEY": self.secret, "KACHE_SEED_NEW_TARGETS": "0",
+                "KACHE_ADAPTIVE_INCREMENTAL": "0", "KACHE_SEED_INCREMENTAL": "0", "KACHE_BUILD_SCRIPT_CACHE": "0"}
+
+    def start(self):
+        (self.dir / "kache.toml").write_text(f'[cache.remote]\ntype = "s3"\nbucket = "{self.name}"\nendpoint = "{self.endpoint}"\n'
+                                             'region = "us-east-1"\n')
+        self.control("daemon", "start")
+
+    def built(self):
+        report = self.dir / "report.json"
+        self.control("stats", "--full", "--last-build", "--format", "json", "--output", str(report), check=False)
+        if not report.exists():
+            return None
+        return {key: value for key, value in json.loads(report.read_text()).get("summary", {}).items() if isinstance(value, int)}
+
+    def stop(self):
+        self.control("daemon", "stop", check=False)
+
+
+class Kiln:
+    """A fresh agent of the fleet; its hints are those of the build that filled the vault, or none."""
+
+    def __init__(self, bench, name="kiln", hints=True):
+        self.bench, self.name, self.hints, self.machines, self.agent = bench, name, hints, 0, None
+        self.program = bench.world.program("kiln")
+
+    def fresh(self, endpoint):
+        fleet = self.bench.fleet
+        self.machines += 1
+        self.bench.set_hints(self.hints)
+        text = fleet.stack.conf("agent-2").read_text().replace(fleet.stack.env()["KILN_STACK_S3"], endpoint)
+        self.agent = self.bench.world.agent(f"{self.name}-{self.machines}", settings=text)
+
+    def environment(self):
+        return {"RUSTC_WRAPPER": self.program, "KILN_DIR": str(self.agent.dir)}
+
+    def built(self):
+        stats = self.agent.stats()
+        return {key: stats[key] for key in ("requests", "hits", "misses", "executions", "local")}
+
+    def stop(self):
+        self.agent.stop()
+
+
+class Hits:
+    def __init__(self, fleet, options):
+        self.fleet, self.world, self.options, self.hints = fleet, fleet.world, options, {}
+        source = kilntest.REAL / "service"
+        self.one, self.two = self.world.copy_project(source, "one/service"), self.world.copy_project(source, "two/other/service")
+        subprocess.run(["cargo", "fetch", "--locked"], cwd=self.one, check=True, capture_output=True)
+
+    def install(self, below, name, version, *words):
+        root = pathlib.Path(self.options.peers).resolve() / below
+        if not (root / "bin" / name).exists():
+            print(f"installing {name} {version} (several minutes)", flush=True)
+            subprocess.run(["cargo", "install", name, "--version", version, *words, "--root", root], check=True,
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return root / "bin" / name
+
+    def hint_keys(self):
+        listing = self.fleet.stack.s3("root").request("GET", "/kiln-quarantine", query={"list-type": "2", "prefix": "in/red/hints/"})
+        return [part.split("</Key>")[0] for part in listing.body.decode().split("<Key>")[1:]]
+
+    def keep_hints(self):
+        kilntest.wait_for(self.hint_keys, 15, "the filling agent leaves its hints")
+        s3 = self.fleet.stack.s3("root")
+        self.hints = {key: s3.must("GET", f"/kiln-quarantine/{key}").body for key in self.hint_keys()}
+
+    def set_hints(self, wanted):
+        s3 = self.fleet.stack.s3("root")
+        for key in self.hint_keys():
+            s3.must("DELETE", f"/kiln-quarantine/{key}")
+        for key, body in self.hints.items() if wanted else ():
+            s3.must("PUT", f"/kiln-quarantine/{key}", body=body)
+
+    def build(self, arm, checkout):
+        target = self.world.path("target") / (arm.name if arm else "plain")
+        shutil.rmtree(target, ignore_errors=True)
+        begin = time.monotonic()
+        done = subprocess.run(["cargo", "build", "--locked", "--offline", "--target-dir", target], cwd=checkout, capture_output=True,
+                              env=clean_environment() | (arm.environment() if arm else {}), text=True)
+        took = time.monotonic() - begin
+        if done.returncode:
+            raise SystemExit(f"{arm.name if arm else 'plain'} failed:\n{done.stderr[-2000:]}")
+        return took, sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+
+
+def measure_hits(fleet, options, report):
+    bench, upstream = Hits(fleet, options), fleet.stack.env()["KILN_STACK_S3"]
+    fleet.verifier()
+    fleet.executor()
+    left_out = options.without.split(",")
+    arms = [Kiln(bench), Kiln(bench, "kiln, no hints", hints=False)]
+    arms += [kind(bench) for kind in (Sccache, Kache) if kind.name not in left_out]
+    plain, outputs = bench.build(None, bench.one)
+    filler = fleet.agent("agent-1")
+    fill = Kiln(bench, "filler")
+    fill.agent = filler
+    cold = {"plain": plain, "kiln": bench.build(fill, bench.one)[0]}
+    print(f"filled: {fill.built()}", flush=True)
+    bench.keep_hints()
+    filler.stop()
+    for arm in arms[2:]:
+        arm.fresh(upstream)
+        cold[arm.name] = bench.build(arm, bench.one)[0]
+        arm.stop()
+    took, passed, told = {}, {}, {}
+    with Proxy(upstream, 20) as proxy:
+        for _ in range(options.rounds):
+            for way, endpoint in (("direct", upstream), ("20 ms away", f"http://127.0.0.1:{proxy.port}")):
+                for arm in arms:
+                    arm.fresh(endpoint)
+                    proxy.take()
+                    try:
+                        took.setdefault((way, arm.name), []).append(bench.build(arm, bench.two)[0])
+                        passed[way, arm.name], told[way, arm.name] = proxy.take(), arm.built()
+                    finally:
+                        arm.stop()
+    report["hits"] = {"cold_s": {name: round(value, 2) for name, value in cold.items()}, "outputs_bytes": outputs}
+    print(f"cold: {report['hits']['cold_s']}; {outputs / 1e6:.0f} MB in the target directory")
+    for (way, name), values in took.items():
+        base = median(took[way, "kiln"])
+        cell = {"median_s": round(median(values), 3), "all_s": [round(value, 3) for value in values],
+                "to_kiln": round(median(values) / base, 2), "told": told[way, name]}
+        if way != "direct":
+            cell["passed"] = passed[way, name]
+            cell["bytes_to_outputs"] = round((cell["passed"]["up"] + cell["passed"]["down"]) / outputs, 3)
+        report["hits"].setdefault(way, {})[name] = cell
+        print(f"hit from an empty L0, {way:10} {name:15} median {cell['median_s']:7.2f} s  {cell['to_kiln']:5.2f} x kiln  {cell['told']}"
+              + (f"  {cell['passed']}, {cell['bytes_to_outputs']} of the outputs' bytes" if way != "direct" else ""), flush=True)
+
+
 def build_driver(build):
     subprocess.run(["cmake", "--build", build, "--target", "kiln-bench-miss"], check=True, stdout=subprocess.DEVNULL)
     return build / "tests" / "bench" / "kiln-bench-miss"
@@ -164,7 +360,7 @@ def main():
     parser.add_argument("--peers", default=str(pathlib.Path.home() / ".cache" / "kiln-bench-peers"))
     parser.add_argument("--json", default="bench-fleet.json")
     parser.add_argument("--without", default="")
-    parser.add_argument("--only", default="misses,requests")
+    parser.add_argument("--only", default="misses,requests,hits")
     options = parser.parse_args()
     build = pathlib.Path(options.build).resolve()
     program, report = build_driver(build), {}
@@ -175,6 +371,8 @@ def main():
                 measure_misses(fleet, options, program, report)
             if "requests" in options.only:
                 count_requests(fleet, options, program, report)
+            if "hits" in options.only:
+                measure_hits(fleet, options, report)
     finally:
         world.close()
     pathlib.Path(options.json).write_text(json.dumps(report, indent=1) + "\n")

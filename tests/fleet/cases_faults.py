@@ -12,7 +12,7 @@ from cases_builds import a_fleet, all_hits, build, running_jobs, slow_project, s
 from kilntest import artifacts, assert_same_artifacts, wait_for
 
 # What may keep a unit from the fleet while a part of it is away. Anything else is a fault of ours.
-NAMED = {"store_unreachable", "fleet_unreachable", "fleet_silent", "late"}
+NAMED = {"store_unreachable", "fleet_unreachable", "fleet_silent", "late", "storage"}
 
 
 class Building:
