@@ -136,3 +136,19 @@ int kiln_s3_delete_below(struct kiln_s3_client *client, enum kiln_space space, c
     }
     return 0;
 }
+
+int kiln_s3_judge_refused(struct kiln_s3_client *client, const struct kiln_s3_exchange *get, const struct kiln_pin *pin, struct kiln_err *err) {
+    if (err->code != KILN_E_IO || get->status < 500)
+        return err->code;
+    struct kiln_s3_exchange head;
+    kiln_s3_exchange_init(&head, "HEAD", get->space, get->key);
+    head.once = true;
+    if (pin)
+        kiln_s3_add_query(&head, "versionId", pin->text);
+    if (kiln_s3_run_one(client, &head, NULL) == 0) {
+        kiln_wrap(err, KILN_E_CORRUPT, "unreadable: the store has it and cannot give it");
+        err->retriable = false;
+    }
+    kiln_s3_exchange_release(&head);
+    return err->code;
+}

@@ -23,3 +23,7 @@ int kiln_s3_delete_below(struct kiln_s3_client *client, enum kiln_space space, c
 // force. KILN_E_CORRUPT with "version: ..." or "lock: ..." otherwise: absent headers are no lock.
 int kiln_s3_check_version(const struct kiln_s3_exchange *exchange, const struct kiln_pin *pin, struct kiln_err *err);
 int kiln_s3_check_lock(const struct kiln_s3_exchange *exchange, uint64_t until_ms, struct kiln_err *err);
+
+// A GET that the server refused with a status of 500 and more, again and again, though a HEAD of the very same version shows it there:
+// its disk has lost the bytes, and waiting will not bring them back. Then *err becomes KILN_E_CORRUPT. Returns err->code.
+int kiln_s3_judge_refused(struct kiln_s3_client *client, const struct kiln_s3_exchange *get, const struct kiln_pin *pin, struct kiln_err *err);

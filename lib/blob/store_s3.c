@@ -64,10 +64,12 @@ static void begin_get(struct kiln_s3_exchange *exchange, enum kiln_space space, 
 
 static void end_get(const struct store_s3 *s3, struct kiln_s3_exchange *exchange, struct kiln_store_want *want) {
     int rc = exchange->rc;
-    if (rc)
+    if (rc) {
         want->err = exchange->err;
-    else
+        rc = kiln_s3_judge_refused(s3->client, exchange, want->pin, &want->err);
+    } else {
         rc = check_read(s3, exchange, want->pin, &want->err);
+    }
     if (rc) {
         kiln_s3_presence_remove(s3->presence, want->space, want->key);
         kiln_wrap(&want->err, rc, "object %s", want->key);
@@ -120,10 +122,16 @@ static int store_open(struct kiln_store *store, enum kiln_space space, const cha
 static int store_read(struct kiln_store *store, enum kiln_space space, const char *key, struct kiln_buf *out, struct kiln_err *err) {
     struct store_s3 *s3 = s3_of(store);
     struct kiln_s3_exchange exchange;
+    struct kiln_err why = {0};
     kiln_s3_exchange_init(&exchange, "GET", space, key);
     exchange.sink = KILN_S3_SINK_BYTES;
     exchange.max_bytes = out->max - out->len;
-    int rc = kiln_s3_run_one(s3->client, &exchange, err);
+    int rc = kiln_s3_run_one(s3->client, &exchange, &why);
+    if (rc) {
+        rc = kiln_s3_judge_refused(s3->client, &exchange, NULL, &why);
+        if (err)
+            *err = why;
+    }
     if (rc == 0 && !exchange.has_size)
         rc = kiln_fail(err, KILN_E_CORRUPT, "length: the server does not say how long the object is");
     if (rc == 0)
@@ -300,7 +308,7 @@ static int store_put_pointer(struct kiln_store *store, const char *key, const vo
     return store_keep_pointer(store, &keep, data, len, mode, err);
 }
 
-// *bytes stays empty for a version that is none of a pointer's: unlocked, or gone meanwhile.
+// *bytes stays empty for a version that is none of a pointer's: unlocked, unreadable, or gone meanwhile.
 static int read_version(struct kiln_s3_client *client, const char *key, const struct kiln_pin *pin, struct kiln_buf *bytes, bool *counts,
                         struct kiln_err *err) {
     struct kiln_s3_exchange exchange;
@@ -308,7 +316,14 @@ static int read_version(struct kiln_s3_client *client, const char *key, const st
     kiln_s3_add_query(&exchange, "versionId", pin->text);
     exchange.sink = KILN_S3_SINK_BYTES;
     exchange.max_bytes = KILN_POINTER_BYTES_MAX;
-    int rc = kiln_s3_run_one(client, &exchange, err);
+    struct kiln_err why = {0};
+    int rc = kiln_s3_run_one(client, &exchange, &why);
+    if (rc)
+        rc = kiln_s3_judge_refused(client, &exchange, pin, &why);
+    if (rc == KILN_E_CORRUPT)
+        rc = KILN_E_NOTFOUND;
+    else if (rc && err)
+        *err = why;
     if (rc == 0)
         rc = kiln_s3_check_version(&exchange, pin, err);
     *counts = rc == 0 && kiln_s3_check_lock(&exchange, 0, NULL) == 0;

@@ -242,6 +242,8 @@ FAULTS = {
     "redirect": fault(lambda request, count: answer(307, b"", {"Location": f"/{request.bucket}/trap"})),
     "busy-twice": lambda request, count: (refusal(503, "SlowDown") if count < 3 else answer(200, text(request), head()), True),
     "busy": lambda request, count: (refusal(503, "SlowDown"), True),
+    "unreadable": lambda request, count: (answer(200, text(request), head(), method="HEAD") if request.method == "HEAD"
+                                          else refusal(503, "SlowDownRead"), True),
     "empty-500": lambda request, count: (answer(500), True),
     "conflict": lambda request, count: (refusal(409, "ConditionalRequestConflict"), True),
     "continue-403": lambda request, count: (b"HTTP/1.1 100 Continue\r\n\r\n" + answer(403), True),
