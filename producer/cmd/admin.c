@@ -1,4 +1,4 @@
-// kiln admin: runs kiln-admin, which lies beside this program and alone is linked with what a fleet needs.
+// What operators do: run by kiln-admin, which lies beside this program and alone is linked with what a fleet needs.
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,23 +8,39 @@
 #include "lib/ipc/endpoint.h"
 #include "producer/cmd/commands.h"
 
-int kiln_cmd_run_admin(char **argv) {
+static int become(char **argv) {
     kiln_autofree char *program = NULL;
     struct kiln_err err;
     if (kiln_endpoint_program("kiln-admin", &program, &err)) {
-        fprintf(stderr, "kiln admin: %s\n", err.text);
+        fprintf(stderr, "kiln: %s\n", err.text);
         return KILN_EXIT_FAILED;
     }
     argv[0] = program;
     execv(program, argv);
-    fprintf(stderr, "kiln admin: %s: %s\n", program, strerrordesc_np(errno));
+    fprintf(stderr, "kiln: %s: %s\n", program, strerrordesc_np(errno));
     return KILN_EXIT_FAILED;
 }
 
+bool kiln_cmd_is_admin(int argc, char **argv) {
+    return (argc > 1 && !strcmp(argv[1], kiln_cmd_admin.name)) ||
+           (argc > 2 && !strcmp(argv[1], kiln_cmd_toolchain.name) && !strcmp(argv[2], kiln_cmd_toolchain_publish.name));
+}
+
+int kiln_cmd_run_admin(char **argv) { return become(strcmp(argv[1], kiln_cmd_admin.name) ? argv : argv + 1); }
+
+// Whatever main() did not hand over at once.
 static int run(const struct kiln_cli_call *call) {
     (void)call;
-    return kiln_cmd_run_admin((char *[]){(char *)"kiln-admin", (char *)"--help", NULL});
+    return become((char *[]){(char *)"kiln-admin", (char *)"--help", NULL});
 }
+
+const struct kiln_cli_command kiln_cmd_toolchain_publish = {
+    .name = "publish",
+    .operands = "OPTION ...",
+    .help = "Put a toolchain of this host into a fleet's vault, for executors to compile with; kiln-admin does it.",
+    .details = "See `kiln toolchain publish --help`.",
+    .run = run,
+};
 
 const struct kiln_cli_command kiln_cmd_admin = {
     .name = "admin",

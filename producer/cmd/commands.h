@@ -10,11 +10,13 @@ extern const struct kiln_cli_command kiln_cmd_config;
 extern const struct kiln_cli_command kiln_cmd_doctor;
 extern const struct kiln_cli_command kiln_cmd_agent;
 extern const struct kiln_cli_command kiln_cmd_toolchain;
+extern const struct kiln_cli_command kiln_cmd_toolchain_publish; // of cmd/admin.c
 extern const struct kiln_cli_command kiln_cmd_admin;
 extern const struct kiln_cli_command kiln_cmd_version;
 extern const struct kiln_cli_command kiln_cmd_help;
 
 // Prints the help of the command that `call` ends at; returns the exit code.
 int kiln_cmd_print_help(const struct kiln_cli_call *call);
-// `kiln admin ARGUMENT...`: becomes kiln-admin, which reads its own options; argv[0] is "admin". Returns only when it cannot.
-int kiln_cmd_run_admin(char **argv);
+// `kiln admin ARGUMENT...` and `kiln toolchain publish ARGUMENT...` are kiln-admin's, which reads their options itself.
+bool kiln_cmd_is_admin(int argc, char **argv);
+int kiln_cmd_run_admin(char **argv); // becomes kiln-admin; returns only when it cannot

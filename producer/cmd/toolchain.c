@@ -15,10 +15,10 @@ static const struct kiln_cli_command list = {
     .run = run_list,
 };
 
-static const struct kiln_cli_command *const commands[] = {&list, NULL};
+static const struct kiln_cli_command *const commands[] = {&list, &kiln_cmd_toolchain_publish, NULL};
 
 const struct kiln_cli_command kiln_cmd_toolchain = {
     .name = "toolchain",
-    .help = "Look at the toolchains that jobs are compiled with.",
+    .help = "Look at the toolchains that jobs are compiled with, and give a fleet another.",
     .commands = commands,
 };

@@ -27,8 +27,8 @@ static _Noreturn void wrap(size_t argc, char **argv) {
 int main(int argc, char **argv) {
     if (argc > 1 && is_compiler(argv[1]))
         wrap((size_t)argc - 1, argv + 1);
-    if (argc > 1 && !strcmp(argv[1], kiln_cmd_admin.name))
-        return kiln_cmd_run_admin(argv + 1);
+    if (kiln_cmd_is_admin(argc, argv))
+        return kiln_cmd_run_admin(argv);
     struct kiln_cli_call call;
     struct kiln_err err;
     if (kiln_cli_parse(&kiln_program, argc, argv, &call, &err)) {

@@ -179,6 +179,8 @@ static void test_usage(void **state) {
         {{"--help"}, 0, "Usage: kiln", NULL},
         {{"stats", "--help"}, 0, "Usage: kiln stats [--json]", NULL},
         {{"help", "agent", "start"}, 0, "Usage: kiln agent start", NULL},
+        {{"help", "toolchain", "publish"}, 0, "Usage: kiln toolchain publish", NULL},
+        {{"toolchain", "publish", "--help"}, 1, NULL, "kiln-admin is neither beside"}, // it is kiln-admin's to say
         {{"help", "agnet"}, 2, NULL, "did you mean \"agent\"?"},
         {{"help", "--man"}, 0, ".TH KILN 1", NULL},
         {{"help", "--completion", "bash"}, 0, "complete -o default -F _kiln kiln", NULL},
