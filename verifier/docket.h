@@ -13,7 +13,9 @@
 // wrong_tenant, wrong_agent, wrong_partition, wrong_executor, wrong_incarnation, wrong_pool, misplaced, job_taken, too_large,
 // scope, contents, closure, not_uploaded, quota_bytes, attestation, not_dispatched, trust_*, and those of admit's form (action,
 // action_digest, arguments, cwd, environment, mount, out_dir, profile). A record that cannot be read, or whose transport the bus
-// refused, is a dead letter too. Other events: divergence, dissent, executor_revoked, vault_corrupt, dead_job, restored.
+// refused, is a dead letter too. Other events: divergence, executor_revoked, dead_job, restored, shadowed_pointer; and of a
+// stored result that is met and cannot be used: result_expired (it, or the key that signed it), result_revoked,
+// result_untrusted (signed or attested by nobody whom the trust record names so), vault_corrupt (damaged).
 // One thread.
 #pragma once
 

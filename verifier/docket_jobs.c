@@ -180,6 +180,21 @@ static int refuse_submission(struct kiln_docket *docket, struct kiln_sheet *shee
                : kiln_docket_answer_jobs(docket, sheet, &job, 1, KILN_ANSWER_REJECTED, reason, err);
 }
 
+// There is a stored result, and it cannot be used. Of that, what time or operators have ended is no damage.
+static int tell_unusable(struct kiln_docket *docket, const struct look *look, struct kiln_err *err) {
+    static const struct {
+        const char *word, *severity, *event; // the word of lib/fleet/verdict.h
+    } ends[] = {{"expired:", "info", "result_expired"},      {"key_expired:", "info", "result_expired"},
+                {"revoked_", "info", "result_revoked"},      {"unknown_key:", "warn", "result_untrusted"},
+                {"attestation:", "warn", "result_untrusted"}};
+    const char *severity = "warn", *event = "vault_corrupt";
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        if (strncmp(look->why.text, ends[i].word, strlen(ends[i].word)) == 0)
+            severity = ends[i].severity, event = ends[i].event;
+    }
+    return kiln_chronicle_tell(&docket->chronicle, severity, event, look->sheet->key.scope, look->why.text, err);
+}
+
 static int on_examined(struct kiln_docket *docket, struct look *look, struct kiln_err *err) {
     struct kiln_sheet *sheet = look->sheet;
     if (look->known)
@@ -194,7 +209,7 @@ static int on_examined(struct kiln_docket *docket, struct look *look, struct kil
         return end_sheet(docket, sheet, KILN_ANSWER_COMPILE_LOCALLY, reason, err);
     }
     if (look->why.code == KILN_E_CORRUPT) {
-        int rc = kiln_chronicle_tell(&docket->chronicle, "warn", "vault_corrupt", sheet->key.scope, look->why.text, err);
+        int rc = tell_unusable(docket, look, err);
         if (rc)
             return rc;
     }
