@@ -31,7 +31,7 @@ static struct {
     struct rig *rig;
     pid_t verifier;
     struct actor agent, second, stranger, executor, rival, reader; // red, red, blue; pools north and south
-    unsigned char number; // of the newest action and job
+    unsigned number; // of the newest action
 } fleet;
 
 #define FLEET_LOG_BYTES 6000
@@ -49,12 +49,21 @@ static inline void fleet_must(int rc, const struct kiln_err *err) {
         fail_msg("%s", err->text);
 }
 
+static inline void fleet_introduce(struct actor *actor, enum kiln_role role) {
+    struct kiln_author *author = &actor->author;
+    *author = (struct kiln_author){.role = role, .incarnation = *kiln_fleet_incarnation(actor->fleet)};
+    snprintf(author->principal, sizeof author->principal, "%s", kiln_fleet_principal(actor->fleet));
+    snprintf(author->tenant, sizeof author->tenant, "%s", kiln_fleet_tenant(actor->fleet));
+    snprintf(author->pool, sizeof author->pool, "%s", kiln_fleet_pool(actor->fleet));
+}
+
 static inline struct actor fleet_actor(const char *name, enum kiln_role role, const enum kiln_topic *topics, size_t count) {
     struct actor actor = {0};
     struct kiln_err err = {0};
     kiln_autofree char *file = stack_role_file(&fleet.stack, name, "kiln.conf");
+    static unsigned number;
     char dir[64];
-    snprintf(dir, sizeof dir, "actor-%s", name);
+    snprintf(dir, sizeof dir, "actor-%u-%s", number++, name); // each call is another incarnation
     assert_int_equal(mkdirat(fleet.rig->scratch->fd, dir, 0700), 0);
     fleet_must(kiln_conf_new(kiln_fleet_settings, kiln_fleet_settings_count, &actor.conf, &err), &err);
     fleet_must(kiln_conf_load_file(actor.conf, file, &err), &err);
@@ -64,10 +73,7 @@ static inline struct actor fleet_actor(const char *name, enum kiln_role role, co
     for (size_t i = 0; i < count; i++)
         wanted[i] = (struct kiln_bus_subscription){topics[i], true};
     fleet_must(kiln_bus_subscribe(actor.bus, wanted, count, &err), &err);
-    actor.author = (struct kiln_author){.role = role, .incarnation = *kiln_fleet_incarnation(actor.fleet)};
-    snprintf(actor.author.principal, sizeof actor.author.principal, "%s", name);
-    snprintf(actor.author.tenant, sizeof actor.author.tenant, "%s", kiln_fleet_tenant(actor.fleet));
-    snprintf(actor.author.pool, sizeof actor.author.pool, "%s", kiln_fleet_pool(actor.fleet));
+    fleet_introduce(&actor, role);
     return actor;
 }
 
@@ -78,14 +84,15 @@ static inline void fleet_dismiss(struct actor *actor) {
     kiln_conf_free(actor->conf);
 }
 
-static inline void fleet_start_verifier(void) {
+// `more`: settings beside those of its role.
+static inline void fleet_start_verifier(const char *more) {
     kiln_autofree char *role = stack_role_file(&fleet.stack, "verifier-1", "kiln.conf"), *text = NULL;
     kiln_autofree char *conf = strdup(scratch_path(fleet.rig->scratch, "verifier.conf"));
     kiln_autofree char *dir = strdup(scratch_path(fleet.rig->scratch, "verifier"));
     kiln_autobuf struct kiln_buf settings = KILN_BUF_INIT(1 << 16);
     kiln_autofd int from = open(role, O_RDONLY | O_CLOEXEC);
     assert_int_equal(kiln_fs_read_fd(from, &settings, NULL), 0);
-    assert_true(asprintf(&text, "%s\n[fleet]\ntrust_refresh = 500ms\n", kiln_buf_text(&settings)) > 0);
+    assert_true(asprintf(&text, "%s\n[fleet]\ntrust_refresh = 500ms\n%s", kiln_buf_text(&settings), more) > 0);
     scratch_write_text(fleet.rig->scratch, "verifier.conf", text);
     assert_int_equal(chmod(conf, 0600), 0);
     kiln_autofd int log = openat(fleet.rig->scratch->fd, "verifier.log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -99,10 +106,16 @@ static inline void fleet_start_verifier(void) {
     fleet_must(kiln_proc_spawn(&options, &fleet.verifier, &err), &err);
 }
 
-static inline int fleet_up(void **state) {
+static inline void fleet_kill_verifier(void) {
+    int status;
+    assert_int_equal(kill(fleet.verifier, SIGKILL), 0);
+    assert_int_equal(kiln_proc_wait(fleet.verifier, kiln_clock_ms() + FLEET_MS, &status, NULL), 0);
+    fleet.verifier = 0;
+}
+
+static inline int fleet_up_with(const char *more) {
     static const enum kiln_topic results[] = {KILN_TOPIC_RESULTS}, work[] = {KILN_TOPIC_WORK},
                                  seen[] = {KILN_TOPIC_EVENTS, KILN_TOPIC_LEDGER, KILN_TOPIC_DLQ};
-    (void)state;
     if (!stack_up(&fleet.stack))
         return -1;
     rig_setup((void **)&fleet.rig);
@@ -113,18 +126,27 @@ static inline int fleet_up(void **state) {
     fleet.executor = fleet_actor("executor-1", KILN_ROLE_OF_EXECUTOR, work, 1);
     fleet.rival = fleet_actor("executor-2", KILN_ROLE_OF_EXECUTOR, work, 1);
     fleet.reader = fleet_actor("reader", KILN_ROLE_OF_READER, seen, 3);
-    fleet_start_verifier();
+    fleet_start_verifier(more);
     return 0;
+}
+
+static inline void fleet_end_verifier(void) {
+    int status;
+    kill(fleet.verifier, SIGTERM);
+    if (kiln_proc_wait(fleet.verifier, kiln_clock_ms() + FLEET_MS, &status, NULL))
+        kill(fleet.verifier, SIGKILL);
+    fleet.verifier = 0;
+}
+
+static inline int fleet_up(void **state) {
+    (void)state;
+    return fleet_up_with("");
 }
 
 static inline int fleet_down(void **state) {
     (void)state;
-    int status;
-    if (fleet.verifier > 0) {
-        kill(fleet.verifier, SIGTERM);
-        if (kiln_proc_wait(fleet.verifier, kiln_clock_ms() + FLEET_MS, &status, NULL))
-            kill(fleet.verifier, SIGKILL);
-    }
+    if (fleet.verifier > 0)
+        fleet_end_verifier();
     struct actor *actors[] = {&fleet.agent, &fleet.second, &fleet.stranger, &fleet.executor, &fleet.rival, &fleet.reader};
     for (size_t i = 0; i < sizeof actors / sizeof *actors; i++)
         fleet_dismiss(actors[i]);
@@ -136,8 +158,8 @@ static inline int fleet_down(void **state) {
 // Another action over the same inputs: nobody has a result of it.
 static inline void fleet_next_action(void) {
     struct rig *rig = fleet.rig;
-    char text[16];
-    snprintf(text, sizeof text, "metadata=%02x", ++fleet.number);
+    char text[24];
+    snprintf(text, sizeof text, "metadata=%06x", ++fleet.number);
     for (size_t i = 0; i < rig->action.argc; i++)
         if (strncmp(rig->action.argv[i], "metadata=", 9) == 0) {
             free(rig->action.argv[i]);
@@ -155,9 +177,11 @@ static inline void fleet_set(char **text, const char *value) {
 
 // As an honest agent makes it; to be released.
 static inline void fleet_submission(const struct actor *agent, struct kiln_job_submitted *record) {
-    static unsigned char job;
-    rig_submission(fleet.rig, ++job, record);
-    memcpy(record->job.bytes + 1, agent->author.incarnation.bytes, 15); // of this run
+    static uint32_t job;
+    rig_submission(fleet.rig, 0, record);
+    record->job = agent->author.incarnation; // of this run
+    job++;
+    memcpy(record->job.bytes, &job, sizeof job);
     fleet_set(&record->tenant, agent->author.tenant);
     fleet_set(&record->agent, agent->author.principal);
     fleet_set(&record->scope, agent->author.tenant);
