@@ -7,10 +7,9 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <librdkafka/rdkafka.h>
 
 #include "lib/blob/s3_client.h"
-#include "tests/integration/fleet_rig.h"
+#include "tests/integration/fleet_outsider.h"
 
 static void lie_tenant(struct kiln_job_submitted *r) { fleet_set(&r->tenant, "blue"); }
 static void lie_agent(struct kiln_job_submitted *r) { fleet_set(&r->agent, "agent-2"); }
@@ -233,31 +232,9 @@ static void an_executor_lies(void **state) {
     }
 }
 
-// The storage admin's own options; their texts live as long as the test.
-static struct kiln_s3_options root_options(void) {
-    static char access[128], secret[128], *endpoint;
-    kiln_autofree char *file = stack_env(&fleet.stack, "KILN_STACK_S3_ROOT");
-    free(endpoint);
-    endpoint = stack_env(&fleet.stack, "KILN_STACK_S3");
-    FILE *in = fopen(file, "re");
-    assert_non_null(in);
-    assert_int_equal(fscanf(in, "%127s %127s", access, secret), 2);
-    fclose(in);
-    return (struct kiln_s3_options){.endpoint = endpoint, .region = "us-east-1", .bucket_prefix = "kiln", .access_key = access,
-                                    .secret_key = secret, .scratch_dir = scratch_path(fleet.rig->scratch, "")};
-}
-
-static struct kiln_store *root_store(void) {
-    const struct kiln_s3_options options = root_options();
-    struct kiln_store *store = NULL;
-    struct kiln_err err = {0};
-    fleet_must(kiln_store_open_s3(&options, KILN_ROLE_VERIFIER, &store, &err), &err);
-    return store;
-}
-
 // A delete marker over what is locked.
 static void hide(const char *key) {
-    const struct kiln_s3_options options = root_options();
+    const struct kiln_s3_options options = fleet_root_options();
     struct kiln_s3_client *client = NULL;
     struct kiln_s3_exchange exchange;
     struct kiln_err err = {0};
@@ -298,7 +275,7 @@ static void expect_pointer_at(int line, const char *key, const struct kiln_diges
 static void the_storage_admin_shadows(void **state) {
     (void)state;
     struct kiln_err err = {0};
-    struct kiln_store *root = root_store();
+    struct kiln_store *root = fleet_root_store();
     fleet_next_action();
     fleet_honest_build(&fleet.agent, &fleet.executor);
     const struct kiln_digest action = fleet.rig->action_digest;
@@ -356,7 +333,7 @@ static void flip_on_disk(const char *key, const char *bytes, size_t len) {
 static void content_is_shadowed_hidden_and_flipped(void **state) {
     (void)state;
     struct kiln_err err = {0};
-    struct kiln_store *root = root_store();
+    struct kiln_store *root = fleet_root_store();
     kiln_autofree char *key = NULL, *again = NULL, *after = NULL;
     kiln_autobuf struct kiln_buf bundle = KILN_BUF_INIT(1 << 20), ignored = KILN_BUF_INIT(1 << 20);
     fleet_next_action();
@@ -395,7 +372,7 @@ static void a_pointer_is_flipped(void **state) {
 static void a_result_of_an_unknown_key(void **state) {
     (void)state;
     struct kiln_err err = {0};
-    struct kiln_store *root = root_store();
+    struct kiln_store *root = fleet_root_store();
     fleet_next_action();
     fleet_honest_build(&fleet.agent, &fleet.executor);
     struct kiln_keeper *keeper = kiln_fleet_keeper(fleet.agent.fleet);
@@ -429,7 +406,7 @@ static void a_result_of_an_unknown_key(void **state) {
 static void a_forged_trust_record(void **state) {
     (void)state;
     struct kiln_err err = {0};
-    struct kiln_store *root = root_store();
+    struct kiln_store *root = fleet_root_store();
     struct kiln_keeper *keeper = kiln_fleet_keeper(fleet.agent.fleet);
     kiln_autobuf struct kiln_buf honest = KILN_BUF_INIT(8u << 20), forged = KILN_BUF_INIT(8u << 20);
     fleet_must(kiln_store_get_bytes(root, KILN_SPACE_VAULT, "trust/record", &honest, &err), &err);
@@ -447,43 +424,6 @@ static void a_forged_trust_record(void **state) {
     kiln_store_close(root);
 }
 
-static const char *client_file(const char *file) {
-    static char path[3][512];
-    static unsigned turn;
-    char *out = path[turn++ % 3];
-    kiln_autofree char *found = stack_role_file(&fleet.stack, "operator", file);
-    snprintf(out, 512, "%s", found);
-    return out;
-}
-
-static rd_kafka_t *raw_client(rd_kafka_type_t type) {
-    char why[512];
-    kiln_autofree char *brokers = stack_env(&fleet.stack, "KILN_STACK_BROKERS");
-    rd_kafka_conf_t *conf = rd_kafka_conf_new();
-    const char *settings[][2] = {{"bootstrap.servers", brokers}, {"security.protocol", "ssl"}, {"ssl.ca.location", client_file("ca.crt")},
-                                 {"ssl.certificate.location", client_file("tls.crt")}, {"ssl.key.location", client_file("tls.key")},
-                                 {"group.id", "thief"}, {"enable.auto.commit", "false"}};
-    for (size_t i = 0; i < sizeof settings / sizeof *settings - (type == RD_KAFKA_PRODUCER ? 2 : 0); i++)
-        assert_int_equal(rd_kafka_conf_set(conf, settings[i][0], settings[i][1], why, sizeof why), RD_KAFKA_CONF_OK);
-    rd_kafka_t *client = rd_kafka_new(type, conf, why, sizeof why);
-    assert_non_null(client);
-    return client;
-}
-
-// The newest record of that partition of kiln.jobs, with its headers.
-static rd_kafka_message_t *steal(rd_kafka_t *thief, uint32_t partition) {
-    int64_t low, high;
-    assert_int_equal(rd_kafka_query_watermark_offsets(thief, "kiln.jobs", (int32_t)partition, &low, &high, (int)FLEET_MS), 0);
-    assert_true(high > low);
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_list_add(list, "kiln.jobs", (int32_t)partition)->offset = high - 1;
-    assert_int_equal(rd_kafka_assign(thief, list), 0);
-    rd_kafka_topic_partition_list_destroy(list);
-    rd_kafka_message_t *message = rd_kafka_consumer_poll(thief, (int)FLEET_MS);
-    assert_true(message && !message->err);
-    return message;
-}
-
 // Somebody who can read the topic writes a signed record once more, byte for byte.
 static void an_old_record_comes_again(void **state) {
     (void)state;
@@ -494,20 +434,13 @@ static void an_old_record_comes_again(void **state) {
     fleet_submit(&fleet.agent, &record);
     fleet_expect(&fleet.agent, &record, KILN_ANSWER_REJECTED, "wrong_partition");
     fleet_expect_event("wrong_partition", "agent-1");
-    rd_kafka_t *thief = raw_client(RD_KAFKA_CONSUMER), *again = raw_client(RD_KAFKA_PRODUCER);
-    rd_kafka_message_t *message = steal(thief, fleet_partition(&record.action_digest));
-    rd_kafka_headers_t *headers;
-    assert_int_equal(rd_kafka_message_headers(message, &headers), 0);
-    assert_int_equal(rd_kafka_producev(again, RD_KAFKA_V_TOPIC("kiln.jobs"), RD_KAFKA_V_PARTITION(message->partition),
-                                       RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_KEY(message->key, message->key_len),
-                                       RD_KAFKA_V_VALUE(message->payload, message->len),
-                                       RD_KAFKA_V_HEADERS(rd_kafka_headers_copy(headers)), RD_KAFKA_V_END), 0);
-    assert_int_equal(rd_kafka_flush(again, (int)FLEET_MS), 0);
+    rd_kafka_t *thief = fleet_raw_client(RD_KAFKA_CONSUMER, "operator");
+    rd_kafka_message_t *message = fleet_steal(thief, "kiln.jobs", fleet_partition(&record.action_digest));
+    fleet_repeat("operator", message);
     fleet_expect_event("replayed", NULL);
     rd_kafka_message_destroy(message);
     rd_kafka_consumer_close(thief);
     rd_kafka_destroy(thief);
-    rd_kafka_destroy(again);
     kiln_job_submitted_release(&record);
     fleet_honest_build(&fleet.agent, &fleet.executor);
 }
