@@ -3,12 +3,13 @@
 
 #include "lib/base/cleanup.h"
 #include "lib/base/path.h"
+#include "lib/core/profile.h"
 #include "lib/rustc/argv.h"
 #include "lib/rustc/paths.h"
 #include "verifier/admit.h"
 
 // Sandbox and observer profiles whose results this verifier signs.
-static const char *const profiles[] = {"bwrap-1"};
+static const char *const profiles[] = {KILN_PROFILE};
 
 // Where content may be mounted. Toolchain, observer, home and outputs have places of their own, which no client fills.
 static const char *const input_places[] = {KILN_PLACE_WORKSPACE, KILN_PLACE_OUT_DIR,  KILN_PLACE_DEPS, KILN_PLACE_NATIVE,

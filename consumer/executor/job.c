@@ -17,6 +17,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/fs.h"
 #include "lib/base/path.h"
+#include "lib/core/profile.h"
 #include "lib/core/result.h"
 #include "lib/rustc/environment.h"
 #include "lib/rustc/paths.h"
@@ -101,7 +102,10 @@ static int open_action(struct job *job, struct kiln_err *err) {
     kiln_digest_of(job->work->action, job->work->action_len, &digest);
     if (!kiln_digest_equal(&digest, &job->work->action_digest))
         return kiln_fail(err, KILN_E_CORRUPT, "the work names another action than it carries");
-    return kiln_action_decode(job->work->action, job->work->action_len, &job->action, err);
+    int rc = kiln_action_decode(job->work->action, job->work->action_len, &job->action, err);
+    if (rc == 0 && strcmp(job->action.profile, KILN_PROFILE))
+        rc = kiln_fail(err, KILN_E_DENIED, "the action is for sandbox %.100s, this executor has " KILN_PROFILE, job->action.profile);
+    return rc;
 }
 
 static int bind_path(int dir, const char *path, const char *dest, bool file, struct kiln_run_spec *spec, int *opened,

@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "consumer/run/filter.h"
 #include "consumer/run/limits.h"
 #include "consumer/run/root.h"
 #include "consumer/run/sandbox.h"
@@ -21,15 +22,13 @@
 #include "lib/base/cleanup.h"
 #include "lib/base/fs.h"
 
-#define ARGS_FD 3
-#define STATUS_FD 4
-#define FIRST_FREE_FD 5
+#define FIRST_FREE_FD 6 // behind standard input, output, error, bwrap's options, its status and the filter, in this order
 #define STATUS_BYTES_MAX 4096u
 
 static const char *const fixed_args[] = {
     "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--disable-userns",
     "--assert-userns-disabled", "--uid", "1000", "--gid", "1000", "--hostname", "kiln", "--die-with-parent",
-    "--new-session", "--cap-drop", "ALL", "--clearenv",
+    "--new-session", "--cap-drop", "ALL", "--clearenv", "--json-status-fd", "4", "--seccomp", "5",
     // The tree's mounts have their own attributes already (root.c); dev-bind leaves the two devices usable.
     "--dev-bind", KILN_ROOT_PLACE, "/", "--proc", "/proc",
 };
@@ -88,8 +87,7 @@ static int write_args(const struct kiln_run_spec *spec, int *fd, struct kiln_err
 
 // A NULL-terminated argv of borrowed strings: bwrap, its options' descriptor, then the job.
 static char **make_argv(const struct kiln_run_spec *spec) {
-    static char *const head[] = {(char *)"bwrap", (char *)"--args", (char *)"3", (char *)"--json-status-fd",
-                                 (char *)"4", (char *)"--"};
+    static char *const head[] = {(char *)"bwrap", (char *)"--args", (char *)"3", (char *)"--"};
     size_t head_count = sizeof head / sizeof *head;
     char **argv = calloc(head_count + spec->argc + 1, sizeof *argv);
     if (!argv)
@@ -134,8 +132,15 @@ static int raise_walls(const struct kiln_sandbox *sandbox, struct kiln_err *err)
     return rc;
 }
 
-static int place_fds(const struct kiln_sandbox *sandbox, int args, int status, int null) {
-    const int wanted[] = {null, sandbox->text[0]->write_end, sandbox->text[1]->write_end, args, status};
+struct launch {
+    struct kiln_sandbox *sandbox;
+    char **argv;
+    int args, status, filter, control;
+};
+
+static int place_fds(const struct launch *launch, int null) {
+    const struct kiln_capture *const *text = launch->sandbox->text;
+    const int wanted[] = {null, text[0]->write_end, text[1]->write_end, launch->args, launch->status, launch->filter};
     int lifted[FIRST_FREE_FD];
     for (int i = 0; i < FIRST_FREE_FD; i++)
         if ((lifted[i] = fcntl(wanted[i], F_DUPFD_CLOEXEC, FIRST_FREE_FD)) < 0)
@@ -145,12 +150,6 @@ static int place_fds(const struct kiln_sandbox *sandbox, int args, int status, i
             return -1;
     return 0;
 }
-
-struct launch {
-    struct kiln_sandbox *sandbox;
-    char **argv;
-    int args, status, control;
-};
 
 static void say(int control, const struct kiln_err *err) {
     if (send(control, err->text, strlen(err->text), MSG_NOSIGNAL) < 0)
@@ -170,7 +169,7 @@ static __attribute__((noreturn)) void become_bwrap(const struct launch *launch) 
         if (send(control, "", 1, MSG_NOSIGNAL) != 1 || read(control, &go, 1) != 1)
             _exit(126); // the caller has gone or has given up
         if (close_range(FIRST_FREE_FD, ~0u, CLOSE_RANGE_CLOEXEC) == 0 &&
-            place_fds(launch->sandbox, launch->args, launch->status, null) == 0)
+            place_fds(launch, null) == 0)
             execveat(bwrap, "", launch->argv, no_env, AT_EMPTY_PATH);
         kiln_fail_errno(&err, KILN_E_IO, "executing bwrap");
     }
@@ -194,15 +193,17 @@ int kiln_sandbox_launch(struct kiln_sandbox *sandbox, struct kiln_err *err) {
         return kiln_fail_errno(err, KILN_E_IO, "a socket pair");
     kiln_autofd int ours = pair[0];
     kiln_autofd int theirs = pair[1];
-    kiln_autofd int args = -1;
+    kiln_autofd int args = -1, filter = -1;
     int rc = write_args(sandbox->spec, &args, err);
+    if (rc == 0)
+        rc = kiln_filter_open(&filter, err);
     if (rc)
         return rc;
     kiln_autofd int status = memfd_create("kiln-status", MFD_CLOEXEC);
     kiln_autofree char **argv = make_argv(sandbox->spec);
     if (status < 0 || !argv)
         return kiln_fail_errno(err, KILN_E_IO, "launching the sandbox");
-    const struct launch launch = {sandbox, argv, args, status, theirs};
+    const struct launch launch = {sandbox, argv, args, status, filter, theirs};
     pid_t pid = kiln_cgroup_fork(sandbox->cgroup, err);
     if (pid < 0)
         return pid;

@@ -14,6 +14,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "consumer/run/client.h"
@@ -78,6 +79,9 @@ int kiln_selftest_probe(const char *port) {
     all &= say(geteuid() != 0 && setuid(0) != 0, "unprivileged", "the job is not root and cannot become it", "a job can be root");
     all &= say(unshare(CLONE_NEWUSER) != 0, "user_namespaces", "a job cannot make namespaces of its own",
                "a job can make user namespaces (this bubblewrap lacks --disable-userns)");
+    // Whoever answers: the job's filter, or one of a container around it.
+    all &= say(syscall(SYS_io_uring_setup, 0, NULL) < 0 && errno != EFAULT && errno != EINVAL && socket(AF_UNIX, SOCK_STREAM, 0) < 0,
+               "system_calls", "only the system calls of a compiler are answered", "system calls are not filtered");
     all &= say(mount("none", "/tmp", "tmpfs", 0, NULL) != 0, "mounts", "a job cannot mount", "a job can mount file systems");
     return all ? EXIT_SUCCESS : EXIT_FAILURE;
 }

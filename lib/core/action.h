@@ -36,7 +36,7 @@ struct kiln_action_input {
 };
 
 struct kiln_action {
-    char *profile; // sandbox and observer profile, e.g. "bwrap-1"
+    char *profile; // sandbox and observer: KILN_PROFILE (lib/core/profile.h)
     struct kiln_digest toolchain_runtime, toolchain_rustc, toolchain_link;
     char *package;    // NAME-VERSION, as in remap names
     char *crate_name;

@@ -9,11 +9,11 @@
 #include "lib/base/cleanup.h"
 #include "lib/base/fs.h"
 #include "lib/base/path.h"
+#include "lib/core/profile.h"
 #include "producer/agent/request_env.h"
 #include "producer/agent/source_facts.h"
 #include "producer/agent/unit_env.h"
 
-#define PROFILE "bwrap-1"
 #define RESPONSE_FILE_BYTES_MAX (1u << 20)
 #define MANIFEST_BYTES_MAX (1u << 20)
 
@@ -359,7 +359,7 @@ static int check_surroundings(const struct kiln_unit *unit, struct kiln_err *err
 
 static int build_action(struct kiln_unit *unit, struct kiln_err *err) {
     struct kiln_action *action = &unit->action;
-    action->profile = strdup(PROFILE);
+    action->profile = strdup(KILN_PROFILE);
     action->toolchain_runtime = unit->toolchain.runtime;
     action->toolchain_rustc = unit->toolchain.rustc;
     action->toolchain_link = unit->toolchain.link;

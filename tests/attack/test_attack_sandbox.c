@@ -86,6 +86,17 @@ static void assert_nothing_runs(void) {
         fail_msg("%d processes of the job are left", marked_processes());
 }
 
+// What stands behind the filter of system calls is tried without it (leaky_bwrap.c): each wall must hold alone.
+static void expect_behind_filter(const char *job, const char *argument, const char *filtered, const char *behind) {
+    rig_expect(job, argument, filtered);
+    rig_auto struct rig rig;
+    rig_init(&rig);
+    rig.without = "--seccomp";
+    rig_run(&rig, job, argument, NULL);
+    rig_assert_end(&rig, KILN_END_EXIT, 0);
+    rig_assert_out(&rig, behind);
+}
+
 static void has_no_network(void **state) {
     (void)state;
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -100,6 +111,7 @@ static void has_no_network(void **state) {
     for (size_t i = 0; i < 3; i++) {
         rig_auto struct rig rig;
         rig_init(&rig);
+        rig.without = "--seccomp";
         rig_run(&rig, "connect", targets[i][0], targets[i][1], NULL);
         rig_assert_end(&rig, KILN_END_EXIT, 0);
         rig_assert_out(&rig, i ? "ENETUNREACH\n" : "ECONNREFUSED\n");
@@ -115,17 +127,14 @@ static void reaches_no_abstract_socket(void **state) {
     socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)name_len);
     assert_int_equal(bind(listener, (struct sockaddr *)&address, len), 0);
     assert_int_equal(listen(listener, 1), 0);
-    rig_expect("abstract", address.sun_path + 1, "ECONNREFUSED\n");
+    expect_behind_filter("abstract", address.sun_path + 1, "EACCES\n", "ECONNREFUSED\n");
     close(listener);
 }
 
 static void gets_no_privilege(void **state) {
     (void)state;
-    rig_auto struct rig rig;
-    rig_init(&rig);
-    rig_run(&rig, "climb", "/tmp", NULL);
-    rig_assert_end(&rig, KILN_END_EXIT, 0);
-    rig_assert_out(&rig, "ENOSPC\nEPERM\nEPERM\nEPERM\n" // user namespaces are used up, the others need a capability
+    expect_behind_filter("climb", "/tmp", "EPERM\nEPERM\nEPERM\nEPERM\nEPERM\nEPERM\nEPERM\nEPERM\nEPERM\nEPERM\nEPERM\nEPERM\n",
+                         "ENOSPC\nEPERM\nEPERM\nEPERM\n" // user namespaces are used up, the others need a capability
                          "EPERM\nEPERM\nEPERM\nEPERM\nEINVAL\nEPERM\nEPERM\nEROFS\n"); // EINVAL: uid 0 does not exist
 }
 
@@ -136,7 +145,7 @@ static void finds_no_keys_of_the_starter(void **state) {
     long key = syscall(SYS_add_key, "user", "kiln-attack-key", "secret", 6, KEY_SPEC_SESSION_KEYRING);
     assert_true(key > 0);
     assert_true(syscall(SYS_keyctl, KEYCTL_SEARCH, KEY_SPEC_SESSION_KEYRING, "user", "kiln-attack-key", 0) == key);
-    rig_expect("find-key", "kiln-attack-key", "ENOKEY\n");
+    expect_behind_filter("find-key", "kiln-attack-key", "EPERM\n", "ENOKEY\n");
 }
 
 // The init of the job's pid namespace is the same user's process and may be stopped; that helps the job to nothing.
@@ -144,6 +153,7 @@ static void stopping_init_gains_nothing(void **state) {
     (void)state;
     rig_auto struct rig rig;
     rig_init(&rig);
+    rig.without = "--seccomp"; // with it the job is not let near
     rig.spec.wall_ms = 500;
     rig_run(&rig, "trace-init", marker, NULL);
     rig_assert_end(&rig, KILN_END_WALL, 0);
@@ -152,8 +162,8 @@ static void stopping_init_gains_nothing(void **state) {
 
 static void leaves_no_segment(void **state) {
     (void)state;
-    rig_expect("segment", "0x6b696c6e", "ok\n");
-    rig_expect("segment", "0x6b696c6e", "ok\n");
+    expect_behind_filter("segment", "0x6b696c6e", "ENOSYS\n", "ok\n");
+    expect_behind_filter("segment", "0x6b696c6e", "ENOSYS\n", "ok\n");
 }
 
 static void fork_bomb_is_bounded(void **state) {

@@ -26,6 +26,7 @@
 #include "lib/base/log.h"
 #include "lib/bus/bus_kafka.h"
 #include "lib/core/action.h"
+#include "lib/core/profile.h"
 #include "lib/core/tree.h"
 #include "lib/fleet/fleet.h"
 #include "lib/rustc/paths.h"
@@ -255,7 +256,7 @@ static int add_argument(struct kiln_action *action, const char *before, const ch
 
 static int make_action(uint64_t number, struct one *one, struct kiln_err *err) {
     kiln_autoaction struct kiln_action action = {
-        .profile = strdup("bwrap-1"), .package = strdup("demo-1.0.0"), .crate_name = strdup("demo"),
+        .profile = strdup(KILN_PROFILE), .package = strdup("demo-1.0.0"), .crate_name = strdup("demo"),
         .cwd = kiln_place(KILN_PLACE_REGISTRY, "demo-1.0.0"), .out_dir = kiln_place(KILN_PLACE_TARGET, NULL),
         .toolchain_rustc.bytes[0] = 1};
     char metadata[40];

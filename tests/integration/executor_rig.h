@@ -7,6 +7,7 @@
 #include <link.h>
 
 #include "consumer/executor/job.h"
+#include "lib/core/profile.h"
 #include "lib/core/result.h"
 
 #define EXECUTOR "local"
@@ -149,7 +150,7 @@ static inline void make_action(const struct world *world, const char *deed, stru
     kiln_autofree char *observer = kiln_place(KILN_PLACE_OBSERVER, NULL);
     kiln_autofree char *out_dir = NULL;
     assert_true(asprintf(&out_dir, "--out-dir=%s", target) > 0);
-    *action = (struct kiln_action){.profile = strdup("bwrap-1"), .package = strdup("foo-0.1.0"),
+    *action = (struct kiln_action){.profile = strdup(KILN_PROFILE), .package = strdup("foo-0.1.0"),
                                    .crate_name = strdup("foo"), .cwd = strdup(package), .out_dir = strdup(target),
                                    .toolchain_runtime = world->runtime, .toolchain_rustc = world->rustc};
     const char *const args[] = {compiler, "--crate-name", "foo", "--edition=2021", source, "--crate-type", "lib",

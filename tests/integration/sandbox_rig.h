@@ -38,6 +38,7 @@ struct rig {
     char *argv[RIG_ARGS_MAX];
     char *env[RIG_ARGS_MAX];
     const char *bwrap;
+    const char *without; // walls that leaky_bwrap.c and leaky_run.c (tests/attack) leave out; NULL: all stand
     struct kiln_run_session session;
     struct kiln_run_report report;
     struct kiln_buf out, errout;
@@ -47,7 +48,8 @@ struct rig {
 
 // What the tests start. As root they are copied to where an ordinary user gets at them, wherever the build lies.
 static const char *const rig_programs[] = {"consumer/kiln-run", "consumer/kiln-executor", "consumer/libkiln-observe.so",
-                                           "tests/sandbox_job", "tests/executor_compiler"};
+                                           "tests/sandbox_job", "tests/executor_compiler", "tests/leaky_bwrap",
+                                           "tests/leaky_run", "tests/attacker"};
 static char rig_dir[64]; // with those programs; "" for the build itself
 
 // One of rig_programs; valid as long as the tests run.
@@ -140,8 +142,14 @@ static inline void rig_vcommand(struct rig *rig, const char *first, va_list more
 }
 
 static inline int rig_start(struct rig *rig) {
+    kiln_autofree char *without = NULL;
+    if (rig->without) {
+        assert_true(asprintf(&without, "KILN_WITHOUT=%s", rig->without) > 0);
+        rig->env[rig->spec.env_count++] = without;
+        rig->bwrap = rig_program("tests/leaky_bwrap");
+    }
     const struct kiln_run_options options = {
-        .program = RIG_RUN, .bwrap = rig->bwrap, .deadline_ms = kiln_clock_ms() + 20000};
+        .program = without ? rig_program("tests/leaky_run") : RIG_RUN, .bwrap = rig->bwrap, .deadline_ms = kiln_clock_ms() + 20000};
     return kiln_run_start(&options, &rig->spec, &rig->session, &rig->err);
 }
 

@@ -1,12 +1,7 @@
 // A real rustc in the sandbox: a library and a linked program, the same bytes each time.
-#include "tests/integration/sandbox_rig.h"
+#include "tests/integration/sysroot_rig.h"
 
-#include "lib/base/proc.h"
 #include "lib/core/digest.h"
-
-#define COMPILE_MS 60000
-
-static char sysroot[KILN_PATH_MAX + 1]; // reachable by whoever runs the tests
 
 static const char lib_source[] = "pub fn answer() -> u32 { 42 }\n";
 static const char bin_source[] = "use std::collections::HashMap;\n"
@@ -83,31 +78,6 @@ static int tests(void) {
         cmocka_unit_test(compiles_and_links_a_program),
     };
     return cmocka_run_group_tests_name("sandboxed rustc", all, NULL, NULL);
-}
-
-// Runs a shell line of the test's own; true when it exits with 0. What it prints goes to *out.
-static bool shell(const char *line, struct kiln_buf *out) {
-    char *const argv[] = {(char *)"sh", (char *)"-c", (char *)line, NULL};
-    const struct kiln_proc_options options = {.program = "/bin/sh", .argv = argv, .envp = environ};
-    kiln_autobuf struct kiln_buf errout = KILN_BUF_INIT(1u << 16);
-    int status;
-    return kiln_proc_run(&options, kiln_clock_ms() + COMPILE_MS, out, &errout, &status, NULL) == 0 && status == 0;
-}
-
-// As root, a hard-linked copy in `dir`, since the toolchain may lie below a home that only root can enter.
-static bool find_sysroot(const char *dir) {
-    kiln_autobuf struct kiln_buf out = KILN_BUF_INIT(KILN_PATH_MAX);
-    if (!shell("rustc --print sysroot", &out))
-        return false;
-    snprintf(sysroot, sizeof sysroot, "%.*s", (int)strcspn(kiln_buf_text(&out), "\n"), kiln_buf_text(&out));
-    if (geteuid() != 0)
-        return true;
-    kiln_autobuf struct kiln_buf line = KILN_BUF_INIT(16384);
-    kiln_buf_addf(&line, "cd '%s' && mkdir -p '%s/sysroot' && for d in bin lib; do cp -rl $d '%s/sysroot/' 2>/dev/null || "
-                         "cp -r $d '%s/sysroot/' || exit 1; done", sysroot, dir, dir, dir);
-    kiln_buf_reset(&out);
-    snprintf(sysroot, sizeof sysroot, "%s/sysroot", dir);
-    return shell(kiln_buf_text(&line), &out);
 }
 
 int main(void) {

@@ -6,6 +6,7 @@
 
 #include "lib/base/cleanup.h"
 #include "lib/core/action.h"
+#include "lib/core/profile.h"
 #include "lib/core/result.h"
 #include "lib/core/tree.h"
 #include "lib/rustc/paths.h"
@@ -100,7 +101,7 @@ static inline void rig_make_action(struct rig *rig) {
     struct kiln_err err;
     kiln_autofree char *package = kiln_place(KILN_PLACE_REGISTRY, "demo-1.0.0");
     kiln_autofree char *deps = kiln_place(KILN_PLACE_DEPS, NULL), *out_dir = kiln_place(KILN_PLACE_OUT_DIR, NULL);
-    rig->action.profile = strdup("bwrap-1");
+    rig->action.profile = strdup(KILN_PROFILE);
     rig->action.package = strdup("demo-1.0.0");
     rig->action.crate_name = strdup("demo");
     rig->action.cwd = strdup(package);
@@ -130,7 +131,7 @@ static inline void rig_open_rooms(struct rig *rig) {
     assert_ok(kiln_trust_add_file(rig->trust, keys, "verifier", &err));
     rig->admit = (struct kiln_admit){.store = rig->verifier, .scope = "local", .scratch_dir = rig->scratch->fd};
     rig->vault = (struct kiln_vault){.store = rig->verifier, .key = rig->key, .open = kiln_vault_open_trusted,
-                                     .context = rig->trust, .scratch_dir = rig->scratch->fd};
+                                     .context = rig->trust};
 }
 
 static inline int rig_setup(void **state) {
