@@ -11,7 +11,8 @@ import subprocess
 import threading
 import time
 
-from kilnfleet import Fleet, why
+from kilnfleet import Fleet, why  # first: it knows where the others are
+from cases_projects import fetch_ripgrep
 from kilntest import REAL, Delta, artifacts, assert_same_artifacts, wait_for
 
 NO_NAMESPACES = ["unshare", "--user", "--map-root-user", "sh", "-c", 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"', "sh"]
@@ -56,8 +57,7 @@ def case_second_agent_executes_nothing(world):
     """What one agent had compiled the next one of its tenant gets from the vault alone, bit for bit what one machine makes.
     The second one is in a container-like root without user namespaces, and never talks to a broker. Another tenant shares nothing."""
     with a_fleet(world) as fleet:
-        fleet.verifier()
-        fleet.executor()
+        fleet.crew()
         first = fleet.agent("agent-1")
         one, two = (world.copy_project(REAL / "workspace", name) for name in ("one", "deeper/two"))
         cold = build(world, one, first, "target-one")
@@ -80,6 +80,28 @@ def case_second_agent_executes_nothing(world):
         apart = build(world, world.copy_project(REAL / "workspace", "four"), stranger, "target-four")
         assert apart.hits == 0 and apart.executions == apart.requests, str(apart)
         assert_same_artifacts(artifacts(world.path("target-one")), artifacts(world.path("target-four")))
+
+
+def full_three_real_projects(world):
+    """Debug and release builds on a fleet; the second agent, another home, executes nothing; the bits are those of one machine."""
+    service = ("count-",)  # holds its own checkout's path
+    sources = {"workspace": (REAL / "workspace", ()), "service": (REAL / "service", service), "ripgrep": (fetch_ripgrep(world), ())}
+    with a_fleet(world) as fleet:
+        fleet.crew()
+        agents = {"one": fleet.agent("agent-1"), "two": fleet.agent("agent-2"), "alone": world.agent("embedded")}
+        for name, (source, path_values) in sources.items():
+            made = {}
+            for who, agent in agents.items():
+                project, home = world.copy_project(source, f"{who}/{name}"), world.cargo_home(f"home-{who}-{name}")
+                for profile in ([], ["--release"]):
+                    delta = build(world, project, agent, f"{who}/target-{name}", ["build", "--locked", *profile], cargo_home=home)
+                    print(f"  {name} {who}: {delta} {delta.seconds:.2f} s")
+                    assert delta.errors == 0, str(delta)
+                    if who == "two":
+                        assert delta.executions == delta.misses == 0 < delta.hits, str(delta)
+                made[who] = artifacts(world.path(f"{who}/target-{name}"))
+            assert_same_artifacts(made["one"], made["two"], path_values)
+            assert_same_artifacts(made["one"], made["alone"], path_values)
 
 
 def full_public_packages_are_shared(world):

@@ -112,6 +112,12 @@ class Fleet:
     def executor(self, name="executor-1", slots=2, **more):
         return self.member(name, "--slots", str(slots), **more)
 
+    def crew(self):
+        """Two verifiers, two executors."""
+        for number in (1, 2):
+            self.verifier(f"verifier-{number}")
+            self.executor(f"executor-{number}", slots=1)
+
     def agent(self, name, more="", dir=None, **options):
         """An agent with the role's configuration, and perhaps more of it."""
         text = self.stack.conf(name).read_text()
