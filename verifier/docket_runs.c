@@ -249,7 +249,7 @@ static int check_attestation(const struct trial *trial, struct kiln_err *err) {
 static void run_trial(struct kiln_task *task) {
     struct trial *trial = (struct trial *)task;
     const struct kiln_docket *docket = trial->docket;
-    const struct kiln_judge bench = {.store = docket->options.store, .scope = trial->sheet->key.scope,
+    const struct kiln_judge bench = {.store = docket->options.store, .scratch_dir = docket->options.scratch_dir, .scope = trial->sheet->key.scope,
                                      .generation = kiln_authority_generation(&docket->authority),
                                      .now_ms = kiln_clock_wall_ms(), .closure = trial->basis->record.closure,
                                      .closure_count = trial->basis->record.closure_count};
@@ -273,6 +273,8 @@ static int on_judged(struct kiln_docket *docket, struct trial *trial, struct kil
     snprintf(reason, sizeof reason, "%s%s", trial->rc == KILN_E_DENIED ? "" : "storage: ", trial->why.text);
     run->judgement = trial->judgement;
     trial->judgement = (struct kiln_judgement){0};
+    if (kiln_docket_agreement(docket, sheet->key.scope) > 1)
+        kiln_harvest_release(&run->judgement.harvest); // it may wait for the others for long
     bool lied = trial->lied;
     struct kiln_plan_event event = {
         .kind = KILN_PLAN_JUDGED, .key = sheet->key, .attempt = run->candidate.attempt, .digest = trial->digest,
@@ -325,6 +327,7 @@ struct filing {
     struct kiln_run_kept *run; // whose outputs are stored
     struct kiln_result result;
     char **keys;               // of its outputs in quarantine; ended by NULL
+    struct kiln_harvest harvest; // instead, with a store that wants bundles
     struct kiln_vault_entry entry;
     int rc;
     struct kiln_err why;
@@ -334,9 +337,21 @@ static void release_filing(struct filing *filing) {
     for (size_t i = 0; filing->keys && filing->keys[i]; i++)
         free(filing->keys[i]);
     free(filing->keys);
+    kiln_harvest_release(&filing->harvest);
     kiln_result_release(&filing->result);
     kiln_vault_entry_release(&filing->entry);
     free(filing);
+}
+
+// With a store that wants bundles: the outputs, when they were not kept since the judgement.
+static int fetch(struct filing *filing, struct kiln_err *err) {
+    const struct kiln_docket_options *options = &filing->docket->options;
+    if (filing->harvest.members || !filing->result.outputs_count || !kiln_store_wants_bundles(options->store))
+        return 0;
+    kiln_autofree char *key = kiln_candidate_bundle_key(&filing->run->candidate);
+    int rc = key ? kiln_harvest_fetch(options->store, options->scratch_dir, key, &filing->result, &filing->harvest, err)
+                 : kiln_fail(err, KILN_E_NOMEM, "no memory for a key");
+    return rc == KILN_E_LIMIT ? KILN_E_CORRUPT : rc;
 }
 
 static void run_filing(struct kiln_task *task) {
@@ -345,12 +360,15 @@ static void run_filing(struct kiln_task *task) {
     filing->rc = kiln_authority_valid(&docket->authority, &filing->why); // it may have ended since
     if (!filing->rc)
         filing->rc = kiln_authority_may_make(&docket->authority, &filing->sheet->key.action, &filing->sheet->action, &filing->why);
+    if (!filing->rc)
+        filing->rc = fetch(filing, &filing->why);
     if (filing->rc)
         return;
+    const struct kiln_vault_source source = {.keys = filing->keys, .harvest = &filing->harvest};
     uint64_t now_ms = kiln_clock_wall_ms();
     filing->result.generation = kiln_authority_generation(&docket->authority);
     filing->result.issued_ms = now_ms;
-    filing->rc = kiln_vault_store(&docket->options.vault, now_ms, &filing->result, filing->keys, &filing->entry, &filing->why);
+    filing->rc = kiln_vault_store(&docket->options.vault, now_ms, &filing->result, &source, &filing->entry, &filing->why);
 }
 
 static int on_filed(struct kiln_docket *docket, struct filing *filing, struct kiln_err *err) {
@@ -393,11 +411,51 @@ static int on_filed(struct kiln_docket *docket, struct filing *filing, struct ki
     return rc ? rc : kiln_docket_step(docket, &event, NULL, err);
 }
 
+// The libraries of a stored result on their way into the inputs: after the answer, which does not wait for them.
+struct sharing {
+    struct kiln_task task;
+    const struct kiln_vault *vault;
+    struct kiln_result result;
+    struct kiln_harvest harvest;
+};
+
+static void run_sharing(struct kiln_task *task) {
+    struct sharing *sharing = (struct sharing *)task;
+    struct kiln_err why = {0};
+    if (kiln_vault_share(sharing->vault, &sharing->result, &sharing->harvest, &why)) // then dependants upload them
+        kiln_log(KILN_LOG_WARN, "not_shared", "error", why.text, NULL);
+}
+
+static int finish_sharing(struct kiln_task *task, void *context, struct kiln_err *err) {
+    struct sharing *sharing = (struct sharing *)task;
+    (void)context, (void)err;
+    kiln_harvest_release(&sharing->harvest);
+    kiln_result_release(&sharing->result);
+    free(sharing);
+    return 0;
+}
+
+static int share(struct kiln_docket *docket, struct filing *filing, struct kiln_err *err) {
+    if (filing->rc || filing->entry.diverges || !filing->harvest.members)
+        return 0;
+    struct sharing *sharing = calloc(1, sizeof *sharing);
+    if (!sharing)
+        return kiln_fail(err, KILN_E_NOMEM, "no memory for libraries");
+    *sharing = (struct sharing){.task = {.kind = KILN_TASK_SHORT, .run = run_sharing, .finish = finish_sharing},
+                                .vault = &docket->options.vault, .result = filing->result, .harvest = filing->harvest};
+    filing->result = (struct kiln_result){0};
+    filing->harvest = (struct kiln_harvest){0};
+    kiln_crew_give(docket->crew, &sharing->task);
+    return 0;
+}
+
 static int finish_filing(struct kiln_task *task, void *context, struct kiln_err *err) {
     struct filing *filing = (struct filing *)task;
     struct kiln_docket *docket = context;
     struct kiln_sheet *sheet = filing->sheet;
     int rc = !task->ran || sheet->dropped ? 0 : on_filed(docket, filing, err);
+    if (!rc && task->ran)
+        rc = share(docket, filing, err);
     release_filing(filing);
     kiln_sheet_let_go(&docket->sheets, sheet, NULL);
     return rc;
@@ -438,8 +496,10 @@ int kiln_docket_store(struct kiln_docket *docket, struct kiln_sheet *sheet, cons
     if (!filing)
         return kiln_fail(err, run ? KILN_E_NOMEM : KILN_E_INTERNAL, "a run that is to be stored is not there");
     *filing = (struct filing){.task = {.kind = KILN_TASK_SHORT, .run = run_filing, .finish = finish_filing},
-                              .docket = docket, .sheet = sheet, .run = run, .result = run->judgement.result};
+                              .docket = docket, .sheet = sheet, .run = run, .result = run->judgement.result,
+                              .harvest = run->judgement.harvest};
     run->judgement.result = (struct kiln_result){0};
+    run->judgement.harvest = (struct kiln_harvest){0};
     int rc = close_result(docket, sheet, action, &filing->result, err);
     if (!rc)
         rc = make_keys(filing, err);

@@ -131,7 +131,7 @@ static int make_docket(struct service *service, struct kiln_err *err) {
         .principal = kiln_fleet_principal(service->fleet),
         .vault = {.store = store, .key = kiln_fleet_sign_key(service->fleet), .open = open_kept, .context = keeper,
                   .pointer_ms = kiln_conf_number(conf, "fleet.pointer_days") * DAY_MS,
-                  .content_ms = kiln_conf_number(conf, "fleet.content_days") * DAY_MS, .scratch_dir = service->scratch_dir},
+                  .content_ms = kiln_conf_number(conf, "fleet.content_days") * DAY_MS},
         .plan = {.lease_ms = kiln_conf_number(conf, "verifier.lease"), .upload_ms = kiln_conf_number(conf, "verifier.upload"),
                  .elsewhere_ms = kiln_conf_number(conf, "verifier.elsewhere"),
                  .agreement_ms = kiln_conf_number(conf, "verifier.agreement_wait"),

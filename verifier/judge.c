@@ -4,8 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "lib/base/cleanup.h"
+#include "lib/base/fs.h"
+#include "lib/blob/bundle.h"
 #include "lib/rustc/argv.h"
 #include "lib/rustc/depinfo.h"
 #include "lib/rustc/environment.h"
@@ -16,17 +19,25 @@
 
 void kiln_judgement_release(struct kiln_judgement *judgement) {
     kiln_result_release(&judgement->result);
+    kiln_harvest_release(&judgement->harvest);
     free(judgement->reason);
     *judgement = (struct kiln_judgement){0};
 }
 
-char *kiln_candidate_key(const struct kiln_candidate *candidate, const struct kiln_digest *digest) {
-    char job[33], hex[KILN_DIGEST_HEX_LEN + 1];
+static char *key_of(const struct kiln_candidate *candidate, const char *name) {
+    char job[33];
     for (size_t i = 0; i < sizeof candidate->job.bytes; i++)
         snprintf(job + 2 * i, 3, "%02x", candidate->job.bytes[i]);
-    kiln_digest_format(digest, hex);
-    return kiln_key_quarantine_out(candidate->executor, job, candidate->attempt, hex);
+    return kiln_key_quarantine_out(candidate->executor, job, candidate->attempt, name);
 }
+
+char *kiln_candidate_key(const struct kiln_candidate *candidate, const struct kiln_digest *digest) {
+    char hex[KILN_DIGEST_HEX_LEN + 1];
+    kiln_digest_format(digest, hex);
+    return key_of(candidate, hex);
+}
+
+char *kiln_candidate_bundle_key(const struct kiln_candidate *candidate) { return key_of(candidate, KILN_BUNDLE_NAME); }
 
 // Sets a verdict that ends the judging. Returns 0, or KILN_E_NOMEM.
 __attribute__((format(printf, 4, 5))) static int decide(struct kiln_judgement *judgement,
@@ -172,23 +183,53 @@ static int read_variables(const struct kiln_depinfo *info, const struct kiln_act
     return rc;
 }
 
-static int read_dep_info(const struct kiln_judge *judge, const struct kiln_candidate *candidate,
-                         const struct kiln_candidate_output *output, const struct kiln_action *action,
-                         struct kiln_judgement *judgement, struct kiln_err *err) {
+// All outputs at once.
+static int harvest(const struct kiln_judge *judge, const struct kiln_candidate *candidate, struct kiln_judgement *judgement,
+                   struct kiln_err *err) {
+    kiln_autofree char *key = kiln_candidate_bundle_key(candidate);
+    struct kiln_err why = {0};
+    if (!key)
+        return kiln_fail(err, KILN_E_NOMEM, "no memory for a key");
+    int rc = kiln_harvest_fetch(judge->store, judge->scratch_dir, key, &judgement->result, &judgement->harvest, &why);
+    if (rc == KILN_E_CORRUPT)
+        return decide(judgement, KILN_PLAN_AGAIN, err, "outputs: %s", why.text);
+    if (rc == KILN_E_LIMIT)
+        return decide(judgement, KILN_PLAN_LOCALLY, err, "form: %s", why.text);
+    if (rc && err)
+        *err = why;
+    return rc;
+}
+
+// One output by itself.
+static int read_output(const struct kiln_judge *judge, const struct kiln_candidate *candidate,
+                       const struct kiln_candidate_output *output, struct kiln_judgement *judgement, struct kiln_buf *bytes,
+                       struct kiln_err *err) {
     kiln_autofree char *key = kiln_candidate_key(candidate, &output->digest);
-    kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(KILN_DEPINFO_BYTES_MAX);
-    int rc = key ? kiln_store_get_bytes(judge->store, KILN_SPACE_QUARANTINE, key, &bytes, err)
+    int rc = key ? kiln_store_get_bytes(judge->store, KILN_SPACE_QUARANTINE, key, bytes, err)
                  : kiln_fail(err, KILN_E_NOMEM, "no memory for a key");
     if (rc == KILN_E_NOTFOUND)
         return decide(judgement, KILN_PLAN_AGAIN, err, "outputs: %.255s was not uploaded", output->name);
-    if (rc == KILN_E_LIMIT)
-        return decide(judgement, KILN_PLAN_LOCALLY, err, "form: %.255s is too large", output->name);
     if (rc)
         return rc;
     struct kiln_digest found;
-    kiln_digest_of(bytes.data, bytes.len, &found);
-    if (!kiln_digest_equal(&found, &output->digest))
-        return decide(judgement, KILN_PLAN_AGAIN, err, "outputs: %.255s has other bytes", output->name);
+    kiln_digest_of(bytes->data, bytes->len, &found);
+    return kiln_digest_equal(&found, &output->digest)
+               ? 0
+               : decide(judgement, KILN_PLAN_AGAIN, err, "outputs: %.255s has other bytes", output->name);
+}
+
+static int read_dep_info(const struct kiln_judge *judge, const struct kiln_candidate *candidate,
+                         const struct kiln_candidate_output *output, const struct kiln_action *action,
+                         struct kiln_judgement *judgement, struct kiln_err *err) {
+    kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(KILN_DEPINFO_BYTES_MAX);
+    int fd = kiln_harvest_find(&judgement->harvest, &output->digest);
+    if (fd >= 0 && lseek(fd, 0, SEEK_SET))
+        return kiln_fail_errno(err, KILN_E_IO, "cannot rewind %.255s", output->name);
+    int rc = fd < 0 ? read_output(judge, candidate, output, judgement, &bytes, err) : kiln_fs_read_fd(fd, &bytes, err);
+    if (rc == KILN_E_LIMIT)
+        return decide(judgement, KILN_PLAN_LOCALLY, err, "form: %.255s is too large", output->name);
+    if (rc || judgement->reason)
+        return rc;
     kiln_autodepinfo struct kiln_depinfo info = {0};
     rc = kiln_depinfo_parse(bytes.data, bytes.len, &info, err);
     if (rc == KILN_E_CORRUPT || rc == KILN_E_LIMIT || rc == KILN_E_INVAL)
@@ -263,6 +304,8 @@ static int judge_success(const struct kiln_judge *judge, const struct kiln_candi
     int rc = expect(action, &expectation, err);
     if (!rc)
         rc = add_outputs(candidate, &expectation, judgement, err);
+    if (!rc && !judgement->reason && kiln_store_wants_bundles(judge->store))
+        rc = harvest(judge, candidate, judgement, err);
     for (size_t i = 0; !rc && !judgement->reason && i < candidate->outputs_count; i++) {
         const struct kiln_candidate_output *output = &candidate->outputs[i];
         if (expectation.dep_info && output->kind == KILN_OUTPUT_FILE && ends_with(output->name, ".d"))
@@ -294,6 +337,8 @@ int kiln_judge(const struct kiln_judge *judge, const struct kiln_candidate *cand
         return rc;
     if (made.reason)
         kiln_result_release(&made.result);
+    if (!made.result.outputs_count)
+        kiln_harvest_release(&made.harvest);
     *judgement = made;
     made = (struct kiln_judgement){0};
     return 0;

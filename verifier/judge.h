@@ -14,10 +14,12 @@
 #include "lib/core/action.h"
 #include "lib/core/result.h"
 #include "lib/wire/records.h"
+#include "verifier/harvest.h"
 #include "verifier/plan.h"
 
 struct kiln_judge {
     struct kiln_store *store; // role VERIFIER
+    int scratch_dir;          // for outputs on their way; not needed with a store that wants no bundles
     const char *scope;
     uint64_t generation, now_ms; // wall clock, for the result
     char *const *closure;        // stems of the submission, for the result
@@ -27,12 +29,14 @@ struct kiln_judge {
 struct kiln_judgement {
     enum kiln_plan_verdict verdict; // STORED: `result` is to be stored
     struct kiln_result result;
+    struct kiln_harvest harvest;    // its outputs, with a store that wants bundles
     char *reason;                   // the other verdicts; "word: detail"
 };
 void kiln_judgement_release(struct kiln_judgement *judgement);
 
-// Where an output of the candidate lies in quarantine. Heap.
+// Where an output of the candidate lies in quarantine, and where all of them do in one. Heap.
 char *kiln_candidate_key(const struct kiln_candidate *candidate, const struct kiln_digest *digest);
+char *kiln_candidate_bundle_key(const struct kiln_candidate *candidate);
 
 // *judgement zeroed. Fails only for troubles of this side; a candidate that is wrong is a verdict.
 int kiln_judge(const struct kiln_judge *judge, const struct kiln_candidate *candidate, const struct kiln_action *action,

@@ -72,8 +72,7 @@ static int open_keys(struct rooms *rooms, const char *dir, struct kiln_err *err)
 static int open_docket(struct rooms *rooms, const struct kiln_conf *conf, struct kiln_err *err) {
     struct kiln_docket_options docket = {
         .bus = rooms->bus, .store = rooms->store, .scratch_dir = rooms->scratch_dir, .principal = PRINCIPAL,
-        .vault = {.store = rooms->store, .key = rooms->key, .open = kiln_vault_open_trusted, .context = rooms->trust,
-                  .scratch_dir = rooms->scratch_dir},
+        .vault = {.store = rooms->store, .key = rooms->key, .open = kiln_vault_open_trusted, .context = rooms->trust},
         .plan = {.lease_ms = kiln_conf_number(conf, "lease"), .upload_ms = kiln_conf_number(conf, "upload")},
     };
     static const struct kiln_bus_subscription topics[] = {

@@ -245,11 +245,11 @@ static bool is_equal(const struct kiln_result *a, const struct kiln_result *b) {
     return true;
 }
 
-int kiln_vault_store(const struct kiln_vault *vault, uint64_t now_ms, struct kiln_result *result, char *const *keys,
-                     struct kiln_vault_entry *entry, struct kiln_err *err) {
+int kiln_vault_store(const struct kiln_vault *vault, uint64_t now_ms, struct kiln_result *result,
+                     const struct kiln_vault_source *source, struct kiln_vault_entry *entry, struct kiln_err *err) {
     const struct question question = {vault, result->scope, result->generation, &result->action};
     auto_holding holding = HOLDING_INIT;
-    int rc = kiln_vault_take(vault, now_ms, result, keys, err);
+    int rc = kiln_vault_take(vault, now_ms, result, source, err);
     if (!rc)
         rc = sign(vault, now_ms, result, &holding.entry, err);
     if (!rc)

@@ -6,8 +6,6 @@
 #include <unistd.h>
 
 #include "lib/base/cleanup.h"
-#include "lib/blob/bundle.h"
-#include "lib/blob/scratch.h"
 
 static int no_memory(struct kiln_err *err) { return kiln_fail(err, KILN_E_NOMEM, "no memory for content"); }
 
@@ -36,41 +34,6 @@ static int take_one(const struct kiln_vault *vault, const char *scope, const str
     return blame(rc, output, err);
 }
 
-// The outputs of a result as descriptors whose bytes were checked, wants[i] for outputs[i].
-struct fetched {
-    struct kiln_store_want *wants;
-    size_t count;
-};
-
-static void release_fetched(struct fetched *fetched) {
-    for (size_t i = 0; i < fetched->count; i++)
-        kiln_cleanup_fd(&fetched->wants[i].fd);
-    free(fetched->wants);
-}
-
-static int fetch(const struct kiln_vault *vault, const struct kiln_result *result, char *const *keys,
-                 struct fetched *fetched, struct kiln_err *err) {
-    fetched->wants = calloc(result->outputs_count + 1, sizeof *fetched->wants);
-    if (!fetched->wants)
-        return no_memory(err);
-    for (size_t i = 0; i < result->outputs_count; i++)
-        fetched->wants[i] = (struct kiln_store_want){.space = KILN_SPACE_QUARANTINE, .key = keys[i], .fd = -1,
-                                                     .expected = &result->outputs[i].digest};
-    fetched->count = result->outputs_count;
-    kiln_store_get_many(vault->store, fetched->wants, fetched->count);
-    for (size_t i = 0; i < fetched->count; i++) {
-        const struct kiln_store_want *want = &fetched->wants[i];
-        if (want->fd < 0) {
-            if (err)
-                *err = want->err;
-            return blame(want->err.code, &result->outputs[i], err);
-        }
-        if (want->size != result->outputs[i].size)
-            return kiln_fail(err, KILN_E_CORRUPT, "output \"%s\" has another size", result->outputs[i].name);
-    }
-    return 0;
-}
-
 int kiln_vault_keep_bundle(const struct kiln_vault *vault, uint64_t now_ms, struct kiln_result *result, int bundle,
                            struct kiln_err *err) {
     struct kiln_pin pin = {{0}};
@@ -86,24 +49,6 @@ int kiln_vault_keep_bundle(const struct kiln_vault *vault, uint64_t now_ms, stru
     free(result->bundle_pin);
     result->bundle_pin = text;
     return 0;
-}
-
-static int make_bundle(const struct kiln_vault *vault, uint64_t now_ms, struct kiln_result *result,
-                       const struct fetched *fetched, struct kiln_err *err) {
-    kiln_autofree struct kiln_bundle_member *members = calloc(fetched->count, sizeof *members);
-    kiln_autofd int bundle = -1;
-    uint64_t all_bytes = 0;
-    if (!members)
-        return no_memory(err);
-    for (size_t i = 0; i < fetched->count; i++) {
-        members[i] = (struct kiln_bundle_member){.digest = result->outputs[i].digest, .size = result->outputs[i].size,
-                                                 .fd = fetched->wants[i].fd};
-        all_bytes += members[i].size;
-    }
-    int rc = kiln_scratch_file(vault->scratch_dir, all_bytes, &bundle, err);
-    if (!rc)
-        rc = kiln_bundle_write(members, fetched->count, bundle, &result->bundle, &result->bundle_size, err);
-    return rc ? rc : kiln_vault_keep_bundle(vault, now_ms, result, bundle, err);
 }
 
 static bool is_library(const struct kiln_output *output) {
@@ -128,41 +73,40 @@ static void release_offers(struct offers *offers) {
     free(offers->list);
 }
 
-// So that who depends on them need not upload what the fleet has made.
-static int share_libraries(const struct kiln_vault *vault, const struct kiln_result *result, const struct fetched *fetched,
-                           struct kiln_err *err) {
-    kiln_auto(release_offers) struct offers offers = {.list = calloc(fetched->count, sizeof *offers.list)};
+int kiln_vault_share(const struct kiln_vault *vault, const struct kiln_result *result, const struct kiln_harvest *harvest,
+                     struct kiln_err *err) {
+    kiln_auto(release_offers) struct offers offers = {.list = calloc(result->outputs_count + 1, sizeof *offers.list)};
     if (!offers.list)
         return no_memory(err);
-    for (size_t i = 0; i < fetched->count; i++) {
+    for (size_t i = 0; i < result->outputs_count; i++) {
         const struct kiln_output *output = &result->outputs[i];
-        if (!is_library(output))
+        int fd = is_library(output) ? kiln_harvest_find(harvest, &output->digest) : -1;
+        if (fd < 0)
             continue;
         char *key = kiln_key_content("blob", result->scope, &output->digest);
         if (!key)
             return no_memory(err);
-        offers.list[offers.count++] = (struct kiln_store_offer){.space = KILN_SPACE_INPUTS, .key = key,
-                                                                .fd = fetched->wants[i].fd, .max_bytes = output->size,
-                                                                .expected = &output->digest};
+        offers.list[offers.count++] = (struct kiln_store_offer){.space = KILN_SPACE_INPUTS, .key = key, .fd = fd,
+                                                                .max_bytes = output->size, .expected = &output->digest};
     }
     return offers.count ? kiln_store_put_many(vault->store, offers.list, offers.count, err) : 0;
 }
 
-int kiln_vault_take(const struct kiln_vault *vault, uint64_t now_ms, struct kiln_result *result, char *const *keys,
-                    struct kiln_err *err) {
+int kiln_vault_take(const struct kiln_vault *vault, uint64_t now_ms, struct kiln_result *result,
+                    const struct kiln_vault_source *source, struct kiln_err *err) {
     int rc = 0;
     if (!result->outputs_count)
         return 0;
-    if (!kiln_store_wants_bundles(vault->store)) {
-        for (size_t i = 0; !rc && i < result->outputs_count; i++)
-            rc = take_one(vault, result->scope, &result->outputs[i], keys[i], err);
-        return rc;
+    if (kiln_store_wants_bundles(vault->store)) {
+        if (!source->harvest || !source->harvest->members)
+            return kiln_fail(err, KILN_E_INTERNAL, "outputs are to be kept that were not fetched");
+        result->bundle = source->harvest->digest;
+        result->bundle_size = source->harvest->size;
+        return kiln_vault_keep_bundle(vault, now_ms, result, source->harvest->bundle, err);
     }
-    kiln_auto(release_fetched) struct fetched fetched = {0};
-    rc = fetch(vault, result, keys, &fetched, err);
-    if (!rc)
-        rc = share_libraries(vault, result, &fetched, err);
-    return rc ? rc : make_bundle(vault, now_ms, result, &fetched, err);
+    for (size_t i = 0; !rc && i < result->outputs_count; i++)
+        rc = take_one(vault, result->scope, &result->outputs[i], source->keys[i], err);
+    return rc;
 }
 
 static int read_one(const struct kiln_vault *vault, const char *scope, const struct kiln_output *output,

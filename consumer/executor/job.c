@@ -10,6 +10,7 @@
 
 #include "consumer/executor/collect.h"
 #include "consumer/executor/toolchain_root.h"
+#include "consumer/executor/upload.h"
 #include "consumer/preload/observe.h"
 #include "consumer/run/client.h"
 #include "consumer/run/witness.h"
@@ -297,20 +298,6 @@ static int read_witness(struct job *job, struct kiln_err *err) {
     return rc;
 }
 
-// Outputs of one job on their way: descriptors are borrowed.
-struct outbound {
-    struct kiln_store_offer *offers;
-    char **keys;
-    size_t count;
-};
-
-static void release_outbound(struct outbound *outbound) {
-    for (size_t i = 0; i < outbound->count; i++)
-        free(outbound->keys[i]);
-    free(outbound->keys);
-    free(outbound->offers);
-}
-
 static int add_output(struct job *job, enum kiln_output_kind kind, const char *name, bool executable, uint64_t size,
                       const struct kiln_digest *digest, struct kiln_err *err) {
     struct kiln_candidate *candidate = job->candidate;
@@ -327,42 +314,22 @@ static int add_output(struct job *job, enum kiln_output_kind kind, const char *n
     return 0;
 }
 
-static int send(struct job *job, struct outbound *outbound, int fd, uint64_t size, const struct kiln_digest *digest,
-                struct kiln_err *err) {
-    char hex[KILN_DIGEST_HEX_LEN + 1], id[33];
-    kiln_digest_format(digest, hex);
-    for (int i = 0; i < 16; i++)
-        snprintf(id + 2 * i, 3, "%02x", job->work->job.bytes[i]);
-    char *key = kiln_key_quarantine_out(job->context->executor, id, job->work->attempt, hex);
-    if (!key)
-        return kiln_fail(err, KILN_E_NOMEM, "upload");
-    for (size_t i = 0; i < outbound->count; i++)
-        if (!strcmp(outbound->keys[i], key)) { // two outputs of equal bytes are one object
-            free(key);
-            return 0;
-        }
-    outbound->keys[outbound->count] = key;
-    outbound->offers[outbound->count++] = (struct kiln_store_offer){
-        .space = KILN_SPACE_QUARANTINE, .key = key, .fd = fd, .max_bytes = size, .expected = digest};
-    return 0;
-}
-
-static int send_text(struct job *job, enum kiln_output_kind kind, int fd, struct outbound *outbound, struct kiln_err *err) {
+static int send_text(struct job *job, enum kiln_output_kind kind, int fd, struct kiln_upload *upload, struct kiln_err *err) {
     struct kiln_digest *digest = &job->text_digests[kind == KILN_OUTPUT_STDERR];
     uint64_t size;
     int rc = kiln_digest_of_fd(fd, limits.text_bytes + 1, digest, &size, err);
     if (rc == 0)
         rc = add_output(job, kind, "", false, size, digest, err);
-    return rc ? rc : send(job, outbound, fd, size, digest, err);
+    return rc ? rc : kiln_upload_add(upload, fd, size, digest, err);
 }
 
-static int take_file(struct job *job, const struct kiln_collected *file, struct outbound *outbound, struct kiln_err *err) {
+static int take_file(struct job *job, const struct kiln_collected *file, struct kiln_upload *upload, struct kiln_err *err) {
     char text[512];
     snprintf(text, sizeof text, "path_value: the sandbox's path is in %s", file->name);
     int rc = file->holds_sandbox_path ? observe(job, text, err) : 0;
     if (rc == 0)
         rc = add_output(job, KILN_OUTPUT_FILE, file->name, file->executable, file->size, &file->digest, err);
-    return rc ? rc : send(job, outbound, file->fd, file->size, &file->digest, err);
+    return rc ? rc : kiln_upload_add(upload, file->fd, file->size, &file->digest, err);
 }
 
 static int take_outputs(struct job *job, struct kiln_err *err) {
@@ -372,17 +339,15 @@ static int take_outputs(struct job *job, struct kiln_err *err) {
         return conclude(job, KILN_RUN_LIMIT, "job_outputs", err->text, err);
     if (rc)
         return rc;
-    kiln_auto(release_outbound) struct outbound outbound = {.offers = calloc(collection.count + 2, sizeof *outbound.offers),
-                                                            .keys = calloc(collection.count + 2, sizeof *outbound.keys)};
-    if (!outbound.offers || !outbound.keys)
-        return kiln_fail(err, KILN_E_NOMEM, "upload");
+    kiln_auto(kiln_upload_release) struct kiln_upload upload = {0};
     for (size_t i = 0; rc == 0 && i < collection.count; i++)
-        rc = take_file(job, &collection.files[i], &outbound, err);
+        rc = take_file(job, &collection.files[i], &upload, err);
     if (rc == 0)
-        rc = send_text(job, KILN_OUTPUT_STDOUT, job->session.stdout_text, &outbound, err);
+        rc = send_text(job, KILN_OUTPUT_STDOUT, job->session.stdout_text, &upload, err);
     if (rc == 0)
-        rc = send_text(job, KILN_OUTPUT_STDERR, job->session.stderr_text, &outbound, err);
-    return rc ? rc : kiln_store_put_many(job->context->store, outbound.offers, outbound.count, err);
+        rc = send_text(job, KILN_OUTPUT_STDERR, job->session.stderr_text, &upload, err);
+    const struct kiln_upload_place place = {job->context->store, job->context->executor, job->work, job->context->scratch_dir};
+    return rc ? rc : kiln_upload_send(&upload, &place, err);
 }
 
 static int judge_end(struct job *job, struct kiln_err *err) {

@@ -14,6 +14,7 @@ struct kiln_job_context {
     struct kiln_job_id incarnation;
     const struct kiln_sign_key *record_key; // signs attestations; NULL in the embedded default: nobody to tell from
     struct kiln_store *store;   // role EXECUTOR
+    int scratch_dir;            // for bundles; not needed with a store that wants none
     struct kiln_stages *stages;
     struct kiln_toolchain_roots *toolchains;
 };

@@ -29,6 +29,7 @@
 #define EMBEDDED_DRAIN_MS 2000
 #define DRAIN_TICK_MS 20
 #define CONNECT_AGAIN_MS 1000
+#define REFUSED_MS 5000u // between two lines about records that were refused
 
 struct options {
     const char *dir, *libexec, *config; // config NULL: embedded
@@ -47,6 +48,10 @@ struct executor {
     char *run_program, *observer;
     uint64_t drain_ms;
     unsigned drains; // signals that came
+    struct {
+        uint64_t count, told, told_ms; // of what this program could not read, beside what the bus has refused; of both, as last told
+        char why[200];
+    } refused;
 };
 
 static int name_programs(const struct options *options, struct executor *executor, struct kiln_err *err) {
@@ -100,7 +105,9 @@ static int open_rooms(const struct options *options, struct executor *executor, 
     struct kiln_job_context *context = &executor->context;
     context->store = executor->store;
     uint64_t cache_bytes = executor->fleet ? kiln_conf_number(executor->conf, "executor.cache") : 0;
-    int rc = kiln_stages_open(options->dir, context->store, cache_bytes, &context->stages, err);
+    int rc = kiln_fs_open_dir(options->dir, &context->scratch_dir, err);
+    if (rc == 0)
+        rc = kiln_stages_open(options->dir, context->store, cache_bytes, &context->stages, err);
     if (rc == 0)
         rc = kiln_toolchain_roots_new(options->dir, &context->toolchains, err);
     if (rc == 0 && executor->fleet)
@@ -203,8 +210,22 @@ static void take_record(struct executor *executor, const struct kiln_record *rec
                  : kiln_fail(&err, KILN_E_DENIED, "role: %s is no verifier", record->author.principal);
     if (rc == 0)
         rc = type == KILN_RECORD_demand ? take_demand(executor, record, &err) : take_work(executor, record, &err);
-    if (rc)
-        kiln_log(KILN_LOG_WARN, "work_refused", "from", record->author.principal, "error", err.text, NULL);
+    if (rc) {
+        executor->refused.count++;
+        snprintf(executor->refused.why, sizeof executor->refused.why, "%.60s: %.130s", record->author.principal, err.text);
+    }
+}
+
+// One line for many: whoever can write the topic must not fill this machine's log.
+static void tell_refused(struct executor *executor) {
+    char why[KILN_BUS_WHY_BYTES], count[24];
+    uint64_t now_ms = kiln_clock_ms(), sum = executor->refused.count + kiln_bus_refused(executor->bus, why);
+    if (sum == executor->refused.told || now_ms - executor->refused.told_ms < REFUSED_MS)
+        return;
+    executor->refused.told = sum;
+    executor->refused.told_ms = now_ms;
+    snprintf(count, sizeof count, "%llu", (unsigned long long)sum);
+    kiln_log(KILN_LOG_WARN, "records_refused", "count", count, "bus", why, "form", executor->refused.why, NULL);
 }
 
 static int take_records(struct executor *executor, struct kiln_err *err) {
@@ -233,6 +254,7 @@ static int turn(struct executor *executor, int wait_ms, struct kiln_err *err) {
     poll(watch, 2, wait_ms);
     *err = (struct kiln_err){0};
     rc = take_records(executor, err);
+    tell_refused(executor);
     if (is_fatal(executor, rc, err))
         return rc;
     if (rc) {

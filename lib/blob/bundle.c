@@ -18,6 +18,7 @@ static const char magic[] = "kiln-bundle-1"; // with its NUL
 #define LEVEL 3
 #define WINDOW_LOG_MAX 23 // 8 MiB; level 3 uses 2 MiB
 #define CHUNK_BYTES ((size_t)128 << 10)
+#define FRAME_BYTES 32 // header, empty last block and checksum of a frame that is written in pieces
 
 struct member {
     struct kiln_digest digest;
@@ -151,7 +152,8 @@ static int output_by_digest(const void *a, const void *b) {
     return kiln_digest_compare(&(*(const struct kiln_output *const *)a)->digest, &(*(const struct kiln_output *const *)b)->digest);
 }
 
-// The members are exactly the result's outputs, each once and of its size: before a byte of content is looked at.
+// The members are exactly the result's outputs, each once, of its size and of no more bytes than a compressor makes of that:
+// before a byte of content is looked at.
 static int match(const struct member *members, size_t count, const struct kiln_result *result, struct kiln_err *err) {
     kiln_autofree const struct member **have = calloc(count + 1, sizeof *have);
     kiln_autofree const struct kiln_output **want = calloc(result->outputs_count + 1, sizeof *want);
@@ -174,6 +176,8 @@ static int match(const struct member *members, size_t count, const struct kiln_r
             return corrupt(err, "holds other members than its result");
         if (have[at]->size != want[i]->size)
             return corrupt(err, "holds a member of another size");
+        if (have[at]->size > SIZE_MAX / 2 || have[at]->stored > ZSTD_compressBound((size_t)have[at]->size) + FRAME_BYTES)
+            return corrupt(err, "stores a member in more bytes than it has");
         at++;
     }
     return at == count ? 0 : corrupt(err, "holds more members than its result");

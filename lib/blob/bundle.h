@@ -9,6 +9,7 @@
 #include "lib/core/result.h"
 
 #define KILN_BUNDLE_MEMBERS_MAX 4096u
+#define KILN_BUNDLE_NAME "bundle" // in quarantine, where an executor may not say what is true yet
 
 struct kiln_bundle_member {
     struct kiln_digest digest;

@@ -24,7 +24,7 @@ import kilntest  # noqa: E402
 from delay_proxy import Proxy  # noqa: E402
 from kilnfleet import Fleet  # noqa: E402
 
-STEPS = ("submitted", "wanted", "uploaded", "dispatched", "judged", "stored", "answered")
+STEPS = ("submitted", "wanted", "uploaded", "dispatched", "judged", "filed")
 
 
 def quantile(values, part):

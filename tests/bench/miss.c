@@ -20,6 +20,7 @@
 
 #include "consumer/executor/settings.h"
 #include "consumer/executor/slots.h"
+#include "consumer/executor/upload.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/fs.h"
@@ -60,45 +61,38 @@ static const struct prepared prepared[] = {{"libdemo-0123.rlib", KILN_OUTPUT_FIL
                                            {"", KILN_OUTPUT_STDERR, 0, ""}};
 #define PREPARED (sizeof prepared / sizeof *prepared)
 
-// Bytes that no other action gives, as a compiler's are.
+// Bytes that no other action gives, and that compress to a third, as a compiler's do.
 static int fill(const struct prepared *one, const struct kiln_digest *action, int fd) {
-    static const char zeros[RLIB_BYTES];
+    unsigned char bytes[RLIB_BYTES] = {0};
+    uint32_t state;
+    memcpy(&state, action, sizeof state);
     if (!one->size)
         return write(fd, one->text, strlen(one->text)) == (ssize_t)strlen(one->text) ? 0 : -1;
-    return write(fd, action, sizeof *action) == sizeof *action && write(fd, zeros, one->size) == (ssize_t)one->size ? 0 : -1;
-}
-
-static int offer(const struct kiln_job_context *context, const struct kiln_work *work, struct kiln_candidate_output *output,
-                 struct kiln_store_offer *upload, struct kiln_err *err) {
-    char job[33], hex[KILN_DIGEST_HEX_LEN + 1];
-    for (size_t i = 0; i < sizeof work->job.bytes; i++)
-        snprintf(job + 2 * i, 3, "%02x", work->job.bytes[i]);
-    int rc = kiln_digest_of_fd(upload->fd, RLIB_BYTES * 2, &output->digest, &output->size, err);
-    if (rc)
-        return rc;
-    kiln_digest_format(&output->digest, hex);
-    upload->space = KILN_SPACE_QUARANTINE;
-    upload->max_bytes = output->size;
-    upload->expected = &output->digest;
-    upload->key = kiln_key_quarantine_out(context->executor, job, work->attempt, hex);
-    return upload->key ? 0 : kiln_fail(err, KILN_E_NOMEM, "upload");
+    for (size_t i = 0; i < one->size; i++) {
+        state = state * 1664525u + 1013904223u;
+        bytes[i] = i % 3 ? 0 : (unsigned char)(state >> 24);
+    }
+    return write(fd, bytes, one->size) == (ssize_t)one->size ? 0 : -1;
 }
 
 static int make_outputs(const struct kiln_job_context *context, const struct kiln_work *work, struct kiln_candidate *candidate,
-                        struct kiln_store_offer *uploads, struct kiln_err *err) {
+                        int *fds, struct kiln_err *err) {
+    kiln_auto(kiln_upload_release) struct kiln_upload upload = {0};
+    const struct kiln_upload_place place = {context->store, context->executor, work, -1};
     int rc = 0;
     for (size_t i = 0; !rc && i < PREPARED; i++) {
         struct kiln_candidate_output *output = &candidate->outputs[i];
         output->kind = prepared[i].kind;
         output->name = strdup(prepared[i].name);
         candidate->outputs_count = i + 1;
-        uploads[i].fd = memfd_create("output", MFD_CLOEXEC);
-        if (!output->name || uploads[i].fd < 0 || fill(&prepared[i], &work->action_digest, uploads[i].fd))
+        fds[i] = memfd_create("output", MFD_CLOEXEC);
+        if (!output->name || fds[i] < 0 || fill(&prepared[i], &work->action_digest, fds[i]))
             return kiln_fail(err, KILN_E_IO, "an output could not be made");
-        rc = offer(context, work, output, &uploads[i], err);
+        rc = kiln_digest_of_fd(fds[i], RLIB_BYTES * 2, &output->digest, &output->size, err);
+        if (!rc)
+            rc = kiln_upload_add(&upload, fds[i], output->size, &output->digest, err);
     }
-    // Two equal ones are one object: the empty texts at the end.
-    return rc ? rc : kiln_store_put_many(context->store, uploads, PREPARED - 1, err);
+    return rc ? rc : kiln_upload_send(&upload, &place, err);
 }
 
 int kiln_job_run(const struct kiln_job_context *context, const struct kiln_work *work, struct kiln_candidate *candidate,
@@ -108,16 +102,14 @@ int kiln_job_run(const struct kiln_job_context *context, const struct kiln_work 
                                          .status = KILN_RUN_EXITED, .executor = strdup(context->executor),
                                          .pool = strdup(context->pool), .backend = strdup("bwrap"),
                                          .outputs = calloc(PREPARED, sizeof *candidate->outputs)};
-    struct kiln_store_offer uploads[PREPARED] = {0};
+    int fds[PREPARED];
     for (size_t i = 0; i < PREPARED; i++)
-        uploads[i].fd = -1;
+        fds[i] = -1;
     int rc = candidate->executor && candidate->pool && candidate->backend && candidate->outputs
-                 ? make_outputs(context, work, candidate, uploads, err)
+                 ? make_outputs(context, work, candidate, fds, err)
                  : kiln_fail(err, KILN_E_NOMEM, "candidate");
-    for (size_t i = 0; i < PREPARED; i++) {
-        kiln_cleanup_fd(&uploads[i].fd);
-        free((char *)(uintptr_t)uploads[i].key);
-    }
+    for (size_t i = 0; i < PREPARED; i++)
+        kiln_cleanup_fd(&fds[i]);
     return rc ? rc : kiln_candidate_sign(candidate, context->record_key, err);
 }
 

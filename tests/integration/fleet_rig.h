@@ -9,6 +9,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/base/proc.h"
+#include "lib/blob/bundle.h"
 #include "lib/blob/store_s3.h"
 #include "lib/bus/bus_kafka.h"
 #include "lib/fleet/fleet.h"
@@ -305,23 +306,39 @@ static inline void fleet_await_work(const struct actor *executor, struct kiln_wo
     fail_msg("no work for %s", executor->author.principal);
 }
 
-// Puts bytes where the candidate's output of that digest is looked for.
-static inline void fleet_put_bytes(const struct actor *executor, const struct kiln_candidate *candidate,
-                                   const struct kiln_digest *digest, const char *bytes, size_t len) {
-    struct kiln_err err = {0};
-    char job[33], hex[KILN_DIGEST_HEX_LEN + 1];
-    for (size_t i = 0; i < 16; i++)
-        snprintf(job + 2 * i, 3, "%02x", candidate->job.bytes[i]);
-    kiln_digest_format(digest, hex);
-    kiln_autofree char *key = kiln_key_quarantine_out(executor->author.principal, job, candidate->attempt, hex);
-    fleet_must(kiln_store_put_bytes(kiln_fleet_store(executor->fleet), KILN_SPACE_QUARANTINE, key, bytes, len, NULL, &err), &err);
+// A frame of one uncompressed block (RFC 8878), for at most 255 bytes.
+static inline void fleet_add_frame(struct kiln_buf *body, const char *bytes) {
+    size_t len = strlen(bytes);
+    const uint8_t head[] = {0x28, 0xb5, 0x2f, 0xfd, 0x20, (uint8_t)len, (uint8_t)(len << 3 | 1), (uint8_t)(len >> 5), 0};
+    kiln_buf_add(body, head, sizeof head);
+    kiln_buf_add(body, bytes, len);
 }
 
-static inline void fleet_put_output(const struct actor *executor, const struct kiln_candidate *candidate, const char *bytes,
-                                    struct kiln_candidate_output *output) {
+// Puts the bundle where the candidate's outputs are looked for: bytes[i] under the name of outputs[i], whether they have it or not.
+static inline void fleet_put_bundle(const struct actor *executor, const struct kiln_candidate *candidate, const char *const *bytes,
+                                    size_t count) {
+    struct kiln_err err = {0};
+    char job[33];
+    kiln_autobuf struct kiln_buf bundle = KILN_BUF_INIT(1 << 16), body = KILN_BUF_INIT(1 << 16);
+    for (size_t i = 0; i < 16; i++)
+        snprintf(job + 2 * i, 3, "%02x", candidate->job.bytes[i]);
+    kiln_buf_add(&bundle, "kiln-bundle-1", sizeof "kiln-bundle-1");
+    kiln_buf_add_be32(&bundle, (uint32_t)count);
+    for (size_t i = 0; i < count; i++) {
+        size_t before = body.len;
+        fleet_add_frame(&body, bytes[i]);
+        kiln_buf_add(&bundle, candidate->outputs[i].digest.bytes, sizeof candidate->outputs[i].digest.bytes);
+        kiln_buf_add_be64(&bundle, candidate->outputs[i].size);
+        kiln_buf_add_be64(&bundle, body.len - before);
+    }
+    kiln_buf_add(&bundle, body.data, body.len);
+    kiln_autofree char *key = kiln_key_quarantine_out(executor->author.principal, job, candidate->attempt, KILN_BUNDLE_NAME);
+    fleet_must(kiln_store_put_bytes(kiln_fleet_store(executor->fleet), KILN_SPACE_QUARANTINE, key, bundle.data, bundle.len, NULL, &err), &err);
+}
+
+static inline void fleet_name_output(const char *bytes, struct kiln_candidate_output *output) {
     output->size = strlen(bytes);
     kiln_digest_of(bytes, strlen(bytes), &output->digest);
-    fleet_put_bytes(executor, candidate, &output->digest, bytes, strlen(bytes));
 }
 
 // What that executor says of a work, its outputs uploaded, not yet signed; to be released.
@@ -338,12 +355,15 @@ static inline void fleet_candidate(const struct actor *executor, const struct ki
         .job = work->job, .incarnation = executor->author.incarnation, .attempt = work->attempt,
         .executor = strdup(executor->author.principal), .pool = strdup(executor->author.pool), .backend = strdup("bwrap"),
         .action_digest = work->action_digest, .at_ms = kiln_clock_wall_ms(), .outputs_count = FLEET_OUTPUTS};
+    const char *bytes[FLEET_OUTPUTS];
     candidate->outputs = calloc(FLEET_OUTPUTS + 1, sizeof *candidate->outputs); // one more: for those who lie
     for (size_t i = 0; i < FLEET_OUTPUTS; i++) {
         candidate->outputs[i].kind = outputs[i].kind;
         candidate->outputs[i].name = strdup(outputs[i].name);
-        fleet_put_output(executor, candidate, outputs[i].bytes, &candidate->outputs[i]);
+        fleet_name_output(outputs[i].bytes, &candidate->outputs[i]);
+        bytes[i] = outputs[i].bytes;
     }
+    fleet_put_bundle(executor, candidate, bytes, FLEET_OUTPUTS);
 }
 
 static inline void fleet_sign(const struct actor *executor, struct kiln_candidate *candidate) {
@@ -389,14 +409,12 @@ static inline const struct kiln_output *fleet_output(const struct kiln_result *r
     return NULL;
 }
 
-// The next honest build of the rig's action is right: submitted by `agent`, run by `executor`, and what is signed is what it gave.
-static inline void fleet_honest_build(const struct actor *agent, const struct actor *executor) {
-    struct kiln_job_submitted record;
+// That submission is built honestly, what it lacks uploaded by `agent`, by `executor`; what is signed is what that gave.
+static inline void fleet_build(const struct actor *agent, const struct actor *executor, const struct kiln_job_submitted *record) {
     kiln_autoresult struct kiln_result result = {0};
     struct kiln_digest right;
     struct kiln_answer answer;
-    fleet_submission(agent, &record);
-    fleet_submit(agent, &record);
+    fleet_submit(agent, record);
     kiln_digest_of("the right rlib", 14, &right);
     fleet_credit(executor);
     struct kiln_record heard;
@@ -409,8 +427,8 @@ static inline void fleet_honest_build(const struct actor *agent, const struct ac
         if (!uploaded && fleet_hear(agent, KILN_TOPIC_RESULTS, kiln_clock_ms() + 20, &heard)) {
             answer = (struct kiln_answer){0};
             assert_int_equal(kiln_answer_decode(heard.value, heard.value_len, &answer, NULL), 0);
-            if (answer.status == KILN_ANSWER_WANTED && !memcmp(&answer.jobs[0], &record.job, 16)) {
-                fleet_upload(agent, &record);
+            if (answer.status == KILN_ANSWER_WANTED && !memcmp(&answer.jobs[0], &record->job, 16)) {
+                fleet_upload(agent, record);
                 uploaded = true;
             }
             kiln_answer_release(&answer);
@@ -421,7 +439,7 @@ static inline void fleet_honest_build(const struct actor *agent, const struct ac
             struct kiln_candidate candidate;
             worked = kiln_work_decode(heard.value, heard.value_len, &work, NULL) == 0 &&
                      !memcmp(&work.incarnation, &executor->author.incarnation, 16) &&
-                     kiln_digest_equal(&work.action_digest, &record.action_digest);
+                     kiln_digest_equal(&work.action_digest, &record->action_digest);
             if (worked) {
                 fleet_candidate(executor, &work, "the right rlib", &candidate);
                 fleet_sign(executor, &candidate);
@@ -432,8 +450,15 @@ static inline void fleet_honest_build(const struct actor *agent, const struct ac
             kiln_record_release(&heard);
         }
     }
-    fleet_expect_result(agent, &record, &result);
+    fleet_expect_result(agent, record, &result);
     assert_true(kiln_digest_equal(&fleet_output(&result, "libdemo-0123.rlib")->digest, &right));
     assert_string_equal(result.attestations[0].executor, executor->author.principal);
+}
+
+// The next honest build of the rig's action is right.
+static inline void fleet_honest_build(const struct actor *agent, const struct actor *executor) {
+    struct kiln_job_submitted record;
+    fleet_submission(agent, &record);
+    fleet_build(agent, executor, &record);
     kiln_job_submitted_release(&record);
 }

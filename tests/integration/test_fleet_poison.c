@@ -156,7 +156,7 @@ static void another_principals_words(void **state) {
 static void one_more(const struct actor *executor, struct kiln_candidate *c) {
     struct kiln_candidate_output *extra = &c->outputs[c->outputs_count++];
     *extra = (struct kiln_candidate_output){.kind = KILN_OUTPUT_FILE, .name = strdup("libother-1.rlib")};
-    fleet_put_output(executor, c, "an extra", extra);
+    fleet_name_output("an extra", extra);
     fleet_sign(executor, c);
 }
 static void one_less(const struct actor *executor, struct kiln_candidate *c) {
@@ -166,7 +166,8 @@ static void one_less(const struct actor *executor, struct kiln_candidate *c) {
     fleet_sign(executor, c);
 }
 static void cut_short(const struct actor *executor, struct kiln_candidate *c) {
-    fleet_put_bytes(executor, c, &c->outputs[0].digest, "a tra", 5); // under the name of the whole
+    const char *const bytes[] = {"a tra", "an rmeta", "/t/libdemo-0123.rlib: src/lib.rs\n\nsrc/lib.rs:\n", ""};
+    fleet_put_bundle(executor, c, bytes, FLEET_OUTPUTS); // under the name of the whole
     fleet_sign(executor, c);
 }
 static void longer_than_uploaded(const struct actor *executor, struct kiln_candidate *c) {

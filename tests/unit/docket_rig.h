@@ -113,7 +113,7 @@ static inline int world_setup(void **state) {
     world->options = (struct kiln_docket_options){
         .bus = &world->bus->bus, .store = world->rig->verifier, .scratch_dir = world->rig->scratch->fd,
         .vault = {.store = world->rig->verifier, .key = world->key, .open = world_open_result, .context = world->keeper,
-                  .pointer_ms = 3600000, .content_ms = 7200000, .scratch_dir = world->rig->scratch->fd},
+                  .pointer_ms = 3600000, .content_ms = 7200000},
         .keeper = world->keeper, .principal = "verifier-1",
         .plan = {.lease_ms = 60000, .upload_ms = 60000, .hash_seed = 1}};
     world_start(world);

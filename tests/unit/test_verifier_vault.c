@@ -1,8 +1,12 @@
 // The vault: first result wins, what does not hold any more is put over, nothing unsigned or incomplete is found; and in a
 // store with versions and bundles: who stands over a pointer, or hides it, changes nothing.
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include "lib/blob/bundle.h"
 #include "tests/unit/verifier_rig.h"
 #include "tests/unit/versioned_store.h"
+#include "verifier/vault_content.h"
 
 static const char artifact[] = "the artifact", other_artifact[] = "another artifact";
 
@@ -49,7 +53,8 @@ static bool publish(const struct rig *rig, uint64_t now_ms, struct kiln_result *
     kiln_auto(kiln_vault_entry_release) struct kiln_vault_entry entry = {0};
     kiln_autoresult struct kiln_result stored = {0};
     char *keys[] = {TEXT(key)};
-    assert_ok(kiln_vault_store(&rig->vault, now_ms, result, keys, &entry, &err));
+    const struct kiln_vault_source source = {.keys = keys};
+    assert_ok(kiln_vault_store(&rig->vault, now_ms, result, &source, &entry, &err));
     assert_ok(kiln_result_open(entry.envelope.data, entry.envelope.len, rig->trust, &rig->action_digest, &stored, &err));
     assert_int_equal(stored.issued_ms, entry.result.issued_ms);
     *issued_ms = stored.issued_ms;
@@ -158,10 +163,11 @@ static int take(const struct rig *rig, const char *key, const struct kiln_output
     kiln_auto(kiln_vault_entry_release) struct kiln_vault_entry entry = {0};
     kiln_autoresult struct kiln_result result = {0};
     char *keys[] = {TEXT(key)};
+    const struct kiln_vault_source source = {.keys = keys};
     make_empty(rig, &result);
     assert_ok(kiln_result_add_output(&result, output->kind, output->name, false, output->size, &output->digest, &err));
     add_attestation(&result);
-    return kiln_vault_store(&rig->vault, NOW_MS, &result, keys, &entry, &err);
+    return kiln_vault_store(&rig->vault, NOW_MS, &result, &source, &entry, &err);
 }
 
 static void takes_only_what_was_said(void **state) {
@@ -169,23 +175,19 @@ static void takes_only_what_was_said(void **state) {
     uint64_t issued;
     const struct kiln_output output = output_of(artifact, sizeof artifact);
     kiln_autofree char *key = kiln_key_content("blob", "local", &output.digest);
-    for (unsigned bundles = 0; bundles < 2; bundles++) {
-        assert_int_equal(take(rig, "out/e/1/1/none", &output), KILN_E_CORRUPT);
-        put_quarantine(rig, "out/e/1/1/long", "the artifact+", 14);
-        assert_int_equal(take(rig, "out/e/1/1/long", &output), KILN_E_CORRUPT);
-        put_quarantine(rig, "out/e/1/1/short", artifact, sizeof artifact - 1);
-        assert_int_equal(take(rig, "out/e/1/1/short", &output), KILN_E_CORRUPT);
-        put_quarantine(rig, "out/e/1/1/other", "The artifact", sizeof artifact);
-        assert_int_equal(take(rig, "out/e/1/1/other", &output), KILN_E_CORRUPT);
-        put_quarantine(rig, "out/e/1/1/right", artifact, sizeof artifact);
-        struct kiln_output larger = output;
-        larger.size++; // the bytes are right, the size is not
-        assert_int_equal(take(rig, "out/e/1/1/right", &larger), KILN_E_CORRUPT);
-        assert_false(kiln_store_has(rig->verifier, KILN_SPACE_VAULT, key));
-        assert_false(kiln_store_has(rig->verifier, KILN_SPACE_INPUTS, key));
-        assert_int_equal(find(rig, &issued), KILN_E_NOTFOUND);
-        kiln_store_use_bundles(rig->verifier);
-    }
+    assert_int_equal(take(rig, "out/e/1/1/none", &output), KILN_E_CORRUPT);
+    put_quarantine(rig, "out/e/1/1/long", "the artifact+", 14);
+    assert_int_equal(take(rig, "out/e/1/1/long", &output), KILN_E_CORRUPT);
+    put_quarantine(rig, "out/e/1/1/short", artifact, sizeof artifact - 1);
+    assert_int_equal(take(rig, "out/e/1/1/short", &output), KILN_E_CORRUPT);
+    put_quarantine(rig, "out/e/1/1/other", "The artifact", sizeof artifact);
+    assert_int_equal(take(rig, "out/e/1/1/other", &output), KILN_E_CORRUPT);
+    put_quarantine(rig, "out/e/1/1/right", artifact, sizeof artifact);
+    struct kiln_output larger = output;
+    larger.size++; // the bytes are right, the size is not
+    assert_int_equal(take(rig, "out/e/1/1/right", &larger), KILN_E_CORRUPT);
+    assert_false(kiln_store_has(rig->verifier, KILN_SPACE_VAULT, key));
+    assert_int_equal(find(rig, &issued), KILN_E_NOTFOUND);
     assert_int_equal(take(rig, "out/e/1/1/right", &output), 0);
     assert_int_equal(find(rig, &issued), 0);
 }
@@ -217,7 +219,7 @@ static int bucket_setup(void **state) {
     struct bucket *bucket = calloc(1, sizeof *bucket);
     rig_setup((void **)&bucket->rig);
     bucket->vault = (struct kiln_vault){.store = versioned_new(), .key = bucket->rig->key, .open = open_unless_revoked,
-                                        .context = bucket, .pointer_ms = 500, .content_ms = 2000, .scratch_dir = bucket->rig->scratch->fd};
+                                        .context = bucket, .pointer_ms = 500, .content_ms = 2000};
     bucket->generation = 1;
     bucket->pointer = kiln_key_result("local", 1, &bucket->rig->action_digest);
     *state = bucket;
@@ -233,30 +235,80 @@ static int bucket_teardown(void **state) {
     return 0;
 }
 
-#define bucket_test(function) cmocka_unit_test_setup_teardown(function, bucket_setup, bucket_teardown)
 #define auto_entry kiln_auto(kiln_vault_entry_release) struct kiln_vault_entry
+#define bucket_test(function) cmocka_unit_test_setup_teardown(function, bucket_setup, bucket_teardown)
 
-// Three outputs, of which one is a library and two have the same bytes.
+// A bundle of three outputs, of which one is a library and two have the same bytes, under `key` in quarantine; and the result.
+static void make_three(struct bucket *bucket, const char *key, const char *library, struct kiln_result *result) {
+    struct kiln_err err;
+    static const char *const names[] = {"demo-01.d", "libdemo-01.rlib", ""};
+    const char *bytes[] = {"same", library, "same"};
+    struct kiln_bundle_member members[3];
+    kiln_autofd int bundle = memfd_create("bundle", MFD_CLOEXEC);
+    struct kiln_digest digest;
+    uint64_t size;
+    make_empty(bucket->rig, result);
+    for (unsigned i = 0; i < 3; i++) {
+        members[i] = (struct kiln_bundle_member){.size = strlen(bytes[i]), .fd = memfd_create("member", MFD_CLOEXEC)};
+        assert_int_equal(write(members[i].fd, bytes[i], strlen(bytes[i])), strlen(bytes[i]));
+        kiln_digest_of(bytes[i], strlen(bytes[i]), &members[i].digest);
+        assert_ok(kiln_result_add_output(result, i == 2 ? KILN_OUTPUT_STDERR : KILN_OUTPUT_FILE, names[i], false,
+                                         members[i].size, &members[i].digest, &err));
+    }
+    assert_ok(kiln_bundle_write(members, 3, bundle, &digest, &size, &err));
+    assert_ok(kiln_store_put_fd(bucket->vault.store, KILN_SPACE_QUARANTINE, key, bundle, size, &digest, &err));
+    for (unsigned i = 0; i < 3; i++)
+        close(members[i].fd);
+    add_attestation(result);
+}
+
+static int fetch(struct bucket *bucket, const char *key, const struct kiln_result *result, struct kiln_harvest *harvest) {
+    return kiln_harvest_fetch(bucket->vault.store, bucket->rig->scratch->fd, key, result, harvest, NULL);
+}
+
 static int store_three(struct bucket *bucket, uint64_t now_ms, const char *library, struct kiln_vault_entry *entry) {
     struct kiln_err err;
     kiln_autoresult struct kiln_result result = {0};
-    static const char *const names[] = {"demo-01.d", "libdemo-01.rlib", ""};
-    const char *bytes[] = {"same", library, "same"};
-    char *keys[3];
-    make_empty(bucket->rig, &result);
-    for (unsigned i = 0; i < 3; i++) {
-        struct kiln_digest digest;
-        kiln_digest_of(bytes[i], strlen(bytes[i]), &digest);
-        assert_int_not_equal(asprintf(&keys[i], "out/e/%llu/1/%u", (unsigned long long)now_ms, i), -1);
-        assert_ok(kiln_store_put_bytes(bucket->vault.store, KILN_SPACE_QUARANTINE, keys[i], bytes[i], strlen(bytes[i]), NULL, &err));
-        assert_ok(kiln_result_add_output(&result, i == 2 ? KILN_OUTPUT_STDERR : KILN_OUTPUT_FILE, names[i], false,
-                                         strlen(bytes[i]), &digest, &err));
-    }
-    add_attestation(&result);
-    int rc = kiln_vault_store(&bucket->vault, now_ms, &result, keys, entry, &err);
-    for (unsigned i = 0; i < 3; i++)
-        free(keys[i]);
+    kiln_auto(kiln_harvest_release) struct kiln_harvest harvest = {0};
+    const struct kiln_vault_source source = {.harvest = &harvest};
+    char key[64];
+    snprintf(key, sizeof key, "out/e/%llu/1/bundle", (unsigned long long)now_ms);
+    make_three(bucket, key, library, &result);
+    assert_int_equal(fetch(bucket, key, &result, &harvest), 0);
+    int rc = kiln_vault_store(&bucket->vault, now_ms, &result, &source, entry, &err);
+    if (rc == 0 && !entry->diverges)
+        assert_ok(kiln_vault_share(&bucket->vault, &result, &harvest, &err));
     return rc;
+}
+
+// Outputs that are not what was said of them are not taken, and what was fetched is what is stored.
+static void takes_a_bundle_only_whole(void **state) {
+    struct bucket *bucket = *state;
+    struct kiln_err err;
+    auto_entry entry = {0};
+    kiln_auto(kiln_harvest_release) struct kiln_harvest harvest = {0};
+    kiln_autoresult struct kiln_result result = {0};
+    make_three(bucket, "out/e/1/1/bundle", "library", &result);
+    assert_int_equal(fetch(bucket, "out/e/1/2/bundle", &result, &harvest), KILN_E_CORRUPT); // not uploaded
+    result.outputs[1].size++;
+    assert_int_equal(fetch(bucket, "out/e/1/1/bundle", &result, &harvest), KILN_E_CORRUPT);
+    result.outputs[1].size = KILN_HARVEST_BYTES_MAX + 1;
+    assert_int_equal(fetch(bucket, "out/e/1/1/bundle", &result, &harvest), KILN_E_LIMIT);
+    result.outputs[1].size = strlen("library");
+    result.outputs[1].digest.bytes[0] ^= 1;
+    assert_int_equal(fetch(bucket, "out/e/1/1/bundle", &result, &harvest), KILN_E_CORRUPT);
+    result.outputs[1].digest.bytes[0] ^= 1;
+    assert_null(harvest.members);
+    const struct kiln_vault_source nothing = {.harvest = &harvest};
+    assert_int_equal(kiln_vault_store(&bucket->vault, 1000, &result, &nothing, &entry, &err), KILN_E_INTERNAL);
+    assert_int_equal(fetch(bucket, "out/e/1/1/bundle", &result, &harvest), 0);
+    // Whatever lies there now.
+    assert_ok(kiln_store_put_bytes(bucket->vault.store, KILN_SPACE_QUARANTINE, "out/e/1/1/bundle", "other", 5, NULL, &err));
+    const struct kiln_vault_source fetched = {.harvest = &harvest};
+    assert_ok(kiln_vault_store(&bucket->vault, 1000, &result, &fetched, &entry, &err));
+    kiln_autofd int bundle = -1;
+    assert_ok(kiln_vault_read(&bucket->vault, &entry.result, &bundle, &err));
+    assert_true(kiln_digest_equal(&entry.result.bundle, &harvest.digest));
 }
 
 static int look(struct bucket *bucket, uint64_t now_ms, struct kiln_vault_entry *entry) {
@@ -443,6 +495,7 @@ int main(void) {
         rig_test(damaged_content),
         rig_test(pointers_of_elsewhere),
         rig_test(takes_only_what_was_said),
+        bucket_test(takes_a_bundle_only_whole),
         bucket_test(results_travel_as_bundles),
         bucket_test(a_bundle_is_read_by_its_pin),
         bucket_test(shadowed_pointers_are_put_right),
