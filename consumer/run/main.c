@@ -8,9 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -18,14 +16,14 @@
 
 #include "consumer/run/capture.h"
 #include "consumer/run/cgroup.h"
-#include "consumer/run/client.h"
+#include "consumer/run/ending.h"
 #include "consumer/run/root.h"
 #include "consumer/run/sandbox.h"
 #include "consumer/run/selftest.h"
+#include "consumer/run/starter.h"
 #include "consumer/run/userns.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
-#include "lib/base/fs.h"
 
 #define BWRAP_DEFAULT "/usr/bin/bwrap"
 #define SANDBOX_TASKS 2u // bwrap's monitor and its init, counted by the control group too
@@ -57,37 +55,6 @@ static void release_run(struct run *run) {
             close(kiln_steal_fd(fds[i]));
 }
 
-static int read_spec(struct kiln_run_spec *spec, struct kiln_err *err) {
-    kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(KILN_RUN_SPEC_MAX);
-    int rc = lseek(KILN_RUN_SPEC_FD, 0, SEEK_SET) < 0 ? kiln_fail_errno(err, KILN_E_INVAL, "descriptor 4") : 0;
-    if (rc == 0)
-        rc = kiln_fs_read_fd(KILN_RUN_SPEC_FD, &bytes, err);
-    if (rc == 0)
-        rc = kiln_run_spec_decode(bytes.data, bytes.len, spec, err);
-    return rc ? kiln_wrap(err, rc, "reading the sandbox spec") : 0;
-}
-
-// The starter's death is a signal that is handled like the end of the job, so that the control group is removed.
-static int watch_signals(int *signals, struct kiln_err *err) {
-    sigset_t watched;
-    sigemptyset(&watched);
-    sigaddset(&watched, SIGCHLD);
-    sigaddset(&watched, SIGTERM);
-    sigaddset(&watched, SIGINT);
-    sigaddset(&watched, SIGHUP);
-    signal(SIGCHLD, SIG_DFL);
-    if (sigprocmask(SIG_SETMASK, &watched, NULL) < 0 || prctl(PR_SET_PDEATHSIG, SIGTERM) < 0)
-        return kiln_fail_errno(err, KILN_E_IO, "signals");
-    *signals = signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
-    return *signals < 0 ? kiln_fail_errno(err, KILN_E_IO, "signalfd") : 0;
-}
-
-// A starter that died before the death signal was set has closed its socket.
-static bool starter_lives(void) {
-    struct pollfd peer = {.fd = KILN_RUN_SOCKET_FD};
-    return poll(&peer, 1, 0) == 0;
-}
-
 static int enter_namespaces(bool root, struct kiln_err *err) {
     if (!root)
         return kiln_userns_enter(CLONE_NEWNS | CLONE_NEWPID, err);
@@ -105,7 +72,7 @@ static int prepare(struct run *run, const char *bwrap, struct kiln_err *err) {
     bool root = geteuid() == 0;
     struct kiln_root_owner owner = {root ? KILN_SANDBOX_UID : geteuid(), root ? KILN_SANDBOX_UID : getegid()};
     umask(022);
-    int rc = read_spec(&run->spec, err);
+    int rc = kiln_starter_read_spec(&run->spec, err);
     if (rc == 0)
         rc = kiln_sandbox_find(bwrap, &run->sandbox.bwrap, err);
     if (rc == 0)
@@ -129,43 +96,13 @@ static int prepare(struct run *run, const char *bwrap, struct kiln_err *err) {
     return rc;
 }
 
-static void end(struct run *run, enum kiln_run_end how, uint32_t value, const char *text) {
-    if (run->report.end)
-        return; // the first cause counts
-    run->report.end = how;
-    run->report.value = value;
-    run->report.text = strdup(text);
-}
-
-static void end_by_text(struct run *run) {
-    char text[120];
-    for (int i = 0; i < 2; i++)
-        if (run->text[i].exceeded) {
-            snprintf(text, sizeof text, "%s grew over %llu bytes", i ? "stderr" : "stdout",
-                     (unsigned long long)run->spec.text_bytes);
-            end(run, KILN_END_TEXT, 0, text);
-        }
-}
-
-static void end_by_wall(struct run *run) {
-    char text[80];
-    snprintf(text, sizeof text, "ran longer than %llu ms", (unsigned long long)run->spec.wall_ms);
-    end(run, KILN_END_WALL, 0, text);
-}
-
-// Takes pending signals; true when the starter has gone or asks to stop.
-static bool take_signals(struct run *run) {
-    struct signalfd_siginfo info;
-    bool stop = false;
-    while (read(run->signals, &info, sizeof info) == sizeof info)
-        stop |= info.ssi_signo != SIGCHLD;
+static void reap(struct run *run) {
     int status;
     if (!run->reaped && wait4(run->sandbox.pid, &status, WNOHANG, &run->usage) == run->sandbox.pid)
         run->reaped = true;
-    return stop;
 }
 
-// Until the job has ended by itself or must be ended. False: the starter has gone, nobody wants a report.
+// Until the job has ended by itself or must be ended. False: the starter has gone or asks to stop, nobody wants a report.
 static bool supervise(struct run *run) {
     uint64_t deadline_ms = run->started_ms + run->spec.wall_ms;
     while (!run->reaped && !run->report.end) {
@@ -174,15 +111,12 @@ static bool supervise(struct run *run) {
                                  {.fd = run->text[0].read_end, .events = POLLIN},
                                  {.fd = run->text[1].read_end, .events = POLLIN}};
         int ready = poll(watch, sizeof watch / sizeof *watch, kiln_clock_left_ms(deadline_ms));
-        if (watch[1].revents || (watch[0].revents && take_signals(run)))
+        if (ready > 0 && (watch[1].revents || kiln_starter_asks_to_end(run->signals)))
             return false;
-        struct kiln_err err;
-        for (int i = 0; ready > 0 && i < 2; i++)
-            if (watch[2 + i].revents && kiln_capture_drain(&run->text[i], &err))
-                end(run, KILN_END_BROKEN, 0, err.text);
-        end_by_text(run);
+        reap(run);
+        kiln_ending_by_texts(&run->report, run->text);
         if (!run->reaped && kiln_clock_left_ms(deadline_ms) == 0)
-            end_by_wall(run);
+            kiln_ending_by_wall(&run->report, run->spec.wall_ms);
     }
     return true;
 }
@@ -206,54 +140,42 @@ static void end_broken(struct run *run) {
     said[len > 0 ? len : 0] = 0;
     said[strcspn(said, "\n")] = 0;
     snprintf(text, sizeof text, "%s%s", *said ? said : "bwrap died", kiln_sandbox_hint(said));
-    end(run, KILN_END_BROKEN, 0, text);
+    kiln_ending_set(&run->report, KILN_END_BROKEN, 0, text);
 }
 
 static void conclude(struct run *run) {
-    struct kiln_err err;
-    for (int i = 0; i < 2; i++)
-        if (kiln_capture_drain(&run->text[i], &err))
-            end(run, KILN_END_BROKEN, 0, err.text);
-    end_by_text(run);
+    kiln_ending_by_texts(&run->report, run->text);
     uint64_t oom_kills;
     kiln_cgroup_read(&run->cgroup, &run->report.peak_bytes, &oom_kills);
     if (oom_kills)
-        end(run, KILN_END_MEMORY, 0, "used more memory than it may");
+        kiln_ending_set(&run->report, KILN_END_MEMORY, 0, "used more memory than it may");
     unsigned code;
-    if (!kiln_sandbox_exit_code(&run->sandbox, &code))
-        end_broken(run);
-    else if (code > 128 && code < 128 + NSIG)
-        end(run, KILN_END_SIGNAL, code - 128, strsignal((int)code - 128));
+    if (kiln_sandbox_exit_code(&run->sandbox, &code))
+        kiln_ending_by_code(&run->report, code);
     else
-        end(run, KILN_END_EXIT, code, "");
+        end_broken(run);
     run->report.wall_ms = kiln_clock_ms() - run->started_ms;
     const struct timeval *user = &run->usage.ru_utime, *kernel = &run->usage.ru_stime;
     run->report.cpu_ms = (uint64_t)(user->tv_sec + kernel->tv_sec) * 1000 + (uint64_t)(user->tv_usec + kernel->tv_usec) / 1000;
 }
 
-static int refuse(const struct kiln_err *refusal) {
-    kiln_autobuf struct kiln_buf text = KILN_BUF_INIT(4096);
-    kiln_buf_add_field_str(&text, refusal->text);
-    kiln_run_send(KILN_RUN_SOCKET_FD, KILN_RUN_REFUSED, text.data, text.len, NULL, 0, NULL);
-    return EXIT_FAILURE;
-}
-
 static int announce(const struct run *run, struct kiln_err *err) {
     const int fds[KILN_RUN_READY_FDS] = {run->root.out_dir, run->root.observer_dir, run->text[0].memfd,
                                          run->text[1].memfd};
-    return kiln_run_send(KILN_RUN_SOCKET_FD, KILN_RUN_READY, NULL, 0, fds, KILN_RUN_READY_FDS, err);
+    return kiln_starter_ready(fds, err);
 }
 
 static int run_job(struct run *run, const char *bwrap) {
     struct kiln_err err = {0};
-    int rc = watch_signals(&run->signals, &err);
-    if (rc == 0 && !starter_lives())
+    int rc = kiln_starter_watch(&run->signals, &err);
+    if (rc == 0 && !kiln_starter_lives())
         return EXIT_FAILURE;
     if (rc == 0)
         rc = prepare(run, bwrap, &err);
     if (rc) {
         extinguish(run);
-        return refuse(&err);
+        kiln_starter_refuse(&err);
+        return EXIT_FAILURE;
     }
     run->started_ms = kiln_clock_ms();
     if (announce(run, &err) || kiln_sandbox_go(&run->sandbox, &err) || !supervise(run)) {
@@ -263,11 +185,7 @@ static int run_job(struct run *run, const char *bwrap) {
     extinguish(run);
     conclude(run);
     kiln_cgroup_release(&run->cgroup);
-    kiln_autobuf struct kiln_buf report = KILN_BUF_INIT(8192);
-    if (kiln_run_report_encode(&run->report, &report, &err) ||
-        kiln_run_send(KILN_RUN_SOCKET_FD, KILN_RUN_DONE, report.data, report.len, NULL, 0, &err))
-        return EXIT_FAILURE;
-    return EXIT_SUCCESS;
+    return kiln_starter_done(&run->report, &err) ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 static int usage(FILE *out, int status) {

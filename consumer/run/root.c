@@ -11,62 +11,36 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "consumer/preload/observe.h"
+#include "consumer/run/layout.h"
+#include "consumer/run/observer_dir.h"
+#include "consumer/run/source.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/fs.h"
 #include "lib/base/path.h"
 
 #define ROOT_OPTIONS "mode=0755,size=24m,nr_inodes=8192"
-#define NOISE_BYTES (64u << 10)
 #define READ_ONLY (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
 #define SCRATCH (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
 #define DEVICE (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
 
-// Something that will be mounted in the tree: detached (`tree`) until it has its place.
-struct part {
-    const char *dest;
-    int tree;
-    bool file;
-    bool ours; // a tmpfs of ours: mount points may be made in it
-};
-
+// The layout, and a detached mount for each part of it until that has its place.
 struct parts {
-    struct part *all;
-    size_t count;
+    struct kiln_layout layout;
+    int *trees;
+    size_t opened;
 };
 
 static void release_parts(struct parts *parts) {
-    for (size_t i = 0; i < parts->count; i++)
-        close(parts->all[i].tree);
-    free(parts->all);
+    while (parts->opened)
+        close(parts->trees[--parts->opened]);
+    free(parts->trees);
+    kiln_layout_release(&parts->layout);
 }
 
 static int set_attributes(int tree, uint64_t attributes, unsigned flags, struct kiln_err *err) {
     struct mount_attr attr = {.attr_set = attributes};
     if (mount_setattr(tree, "", AT_EMPTY_PATH | flags, &attr, sizeof attr) < 0)
         return kiln_fail_errno(err, KILN_E_DENIED, "making a mount read-only (needs Linux 5.12)");
-    return 0;
-}
-
-// Opens in this mount namespace what `fd`, opened in another one, is.
-static int find_again(int fd, bool file, int *found, struct kiln_err *err) {
-    char link[40], path[KILN_PATH_MAX + 1];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t len = readlink(link, path, sizeof path - 1);
-    if (len < 0)
-        return kiln_fail_errno(err, KILN_E_INVAL, "descriptor %d", fd);
-    path[len] = 0;
-    struct stat wanted, got;
-    if (fstat(fd, &wanted) < 0)
-        return kiln_fail_errno(err, KILN_E_IO, "descriptor %d", fd);
-    if (!(file ? S_ISREG(wanted.st_mode) : S_ISDIR(wanted.st_mode)))
-        return kiln_fail(err, KILN_E_INVAL, "descriptor %d is not a %s", fd, file ? "regular file" : "directory");
-    kiln_autofd int again = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (again < 0 || fstat(again, &got) < 0)
-        return kiln_fail_errno(err, KILN_E_NOTFOUND, "opening %s", path);
-    if (got.st_dev != wanted.st_dev || got.st_ino != wanted.st_ino)
-        return kiln_fail(err, KILN_E_NOTFOUND, "%s is not what it was when it was opened", path);
-    *found = kiln_steal_fd(&again);
     return 0;
 }
 
@@ -80,16 +54,12 @@ static int clone_tree(int fd, uint64_t attributes, int *tree, struct kiln_err *e
     return rc;
 }
 
-static int clone_bind(const struct kiln_run_bind *bind, struct part *part, struct kiln_err *err) {
+static int clone_bind(const struct kiln_run_bind *bind, int *tree, struct kiln_err *err) {
     kiln_autofd int source = -1;
-    int rc = find_again((int)bind->fd, bind->file, &source, err);
+    int rc = kiln_source_find(bind, &source, NULL, err);
     if (rc == 0)
-        rc = clone_tree(source, READ_ONLY, &part->tree, err);
-    if (rc)
-        return kiln_wrap(err, rc, "bind %s", bind->dest);
-    part->dest = bind->dest;
-    part->file = bind->file;
-    return 0;
+        rc = clone_tree(source, READ_ONLY, tree, err);
+    return rc ? kiln_wrap(err, rc, "bind %s", bind->dest) : 0;
 }
 
 static int set_option(int fs, const char *key, const char *value, struct kiln_err *err) {
@@ -104,12 +74,7 @@ static int set_number(int fs, const char *key, uint64_t number, struct kiln_err 
     return set_option(fs, key, value, err);
 }
 
-struct scratch {
-    const char *dest;
-    uint64_t bytes, inodes;
-};
-
-static int make_scratch(const struct scratch *scratch, const struct kiln_root_owner *owner, struct part *part,
+static int make_scratch(const struct kiln_layout_part *scratch, const struct kiln_root_owner *owner, int *tree,
                         struct kiln_err *err) {
     kiln_autofd int fs = fsopen("tmpfs", FSOPEN_CLOEXEC);
     if (fs < 0)
@@ -127,137 +92,91 @@ static int make_scratch(const struct scratch *scratch, const struct kiln_root_ow
         return rc;
     if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
         return kiln_fail_errno(err, KILN_E_DENIED, "a new tmpfs for %s", scratch->dest);
-    int tree = fsmount(fs, FSMOUNT_CLOEXEC, SCRATCH);
-    if (tree < 0)
+    int mounted = fsmount(fs, FSMOUNT_CLOEXEC, SCRATCH);
+    if (mounted < 0)
         return kiln_fail_errno(err, KILN_E_DENIED, "a tmpfs for %s", scratch->dest);
-    *part = (struct part){.dest = scratch->dest, .tree = tree, .ours = true};
+    *tree = mounted;
     return 0;
 }
 
-static int compare_parts(const void *a, const void *b) {
-    return strcmp(((const struct part *)a)->dest, ((const struct part *)b)->dest);
-}
-
-// All parts, parents before children (a path is greater than its prefixes), no two at one place.
 static int gather(const struct kiln_run_spec *spec, const struct kiln_root_owner *owner, struct parts *parts,
                   struct kiln_err *err) {
-    const struct scratch scratches[] = {{spec->out_dir, spec->out_bytes, spec->inodes},
-                                        {spec->tmp_dir, spec->tmp_bytes, spec->inodes},
-                                        {spec->observer_dir, spec->observer_bytes, spec->inodes}};
-    size_t scratch_count = sizeof scratches / sizeof *scratches;
-    parts->all = calloc(spec->binds_count + scratch_count, sizeof *parts->all);
-    if (!parts->all)
-        return kiln_fail(err, KILN_E_NOMEM, "sandbox root");
-    int rc = 0;
-    for (size_t i = 0; rc == 0 && i < spec->binds_count; i++) {
-        rc = clone_bind(&spec->binds[i], &parts->all[parts->count], err);
-        parts->count += rc == 0;
-    }
-    for (size_t i = 0; rc == 0 && i < scratch_count; i++) {
-        rc = make_scratch(&scratches[i], owner, &parts->all[parts->count], err);
-        parts->count += rc == 0;
-    }
+    int rc = kiln_layout_make(spec, &parts->layout, err);
     if (rc)
         return rc;
-    qsort(parts->all, parts->count, sizeof *parts->all, compare_parts);
-    for (size_t i = 1; i < parts->count; i++)
-        if (!strcmp(parts->all[i - 1].dest, parts->all[i].dest))
-            return kiln_fail(err, KILN_E_INVAL, "two mounts at %s", parts->all[i].dest);
-    return 0;
-}
-
-// The mounted part that holds `dest`, its rest below it in *rest; NULL: the root tmpfs.
-static const struct part *holder(const struct part *parts, size_t mounted, const char *dest, const char **rest) {
-    for (size_t i = mounted; i-- > 0;) {
-        *rest = kiln_path_beneath(dest, parts[i].dest);
-        if (*rest)
-            return &parts[i];
-    }
-    *rest = dest + 1;
-    return NULL;
-}
-
-static int make_parents(int dir, const char *path, struct kiln_err *err) {
-    kiln_autofree char *parent = kiln_path_dir(path);
-    if (!parent)
+    parts->trees = calloc(parts->layout.count, sizeof *parts->trees);
+    if (!parts->trees)
         return kiln_fail(err, KILN_E_NOMEM, "sandbox root");
-    return strcmp(parent, ".") ? kiln_fs_make_dirs(dir, parent, 0755, err) : 0;
+    for (size_t i = 0; i < parts->layout.count; i++) {
+        const struct kiln_layout_part *part = &parts->layout.parts[i];
+        int *tree = &parts->trees[i];
+        rc = part->bind ? clone_bind(part->bind, tree, err) : make_scratch(part, owner, tree, err);
+        if (rc)
+            return rc;
+        parts->opened++;
+    }
+    return 0;
 }
 
 static int make_empty_file(int dir, const char *path, struct kiln_err *err) {
-    int rc = make_parents(dir, path, err);
-    if (rc)
-        return rc;
-    kiln_autofd int fd = openat(dir, path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0444);
-    return fd < 0 ? kiln_fail_errno(err, KILN_E_IO, "making %s", path) : 0;
+    int rc = kiln_fs_make_parents(dir, path, 0755, err);
+    return rc ? rc : kiln_fs_make_file(dir, path, NULL, 0, 0444, err);
 }
 
 // Opens the mount point of a part below `root`: made where it lies in a tmpfs of ours, else it must be there.
-static int open_mount_point(int root, const struct part *parts, size_t index, int *point, struct kiln_err *err) {
-    const struct part *part = &parts[index];
+static int open_mount_point(int root, const struct kiln_layout *layout, size_t index, int *point, struct kiln_err *err) {
+    const struct kiln_layout_part *part = &layout->parts[index];
     const char *rest;
-    const struct part *in = holder(parts, index, part->dest, &rest);
+    const struct kiln_layout_part *in = kiln_layout_holder(layout, index, part->dest, &rest);
+    const bool file = part->bind && part->bind->file;
     kiln_autofd int base = -1;
     int rc = kiln_fs_open_beneath(root, in ? in->dest + 1 : ".", O_PATH | O_DIRECTORY, &base, err);
-    if (rc == 0 && (!in || in->ours))
-        rc = part->file ? make_empty_file(base, rest, err) : kiln_fs_make_dirs(base, rest, 0755, err);
+    if (rc == 0 && (!in || !in->bind))
+        rc = file ? make_empty_file(base, rest, err) : kiln_fs_make_dirs(base, rest, 0755, err);
     if (rc == 0)
-        rc = kiln_fs_open_beneath(base, rest, part->file ? O_PATH : O_PATH | O_DIRECTORY, point, err);
-    if (rc && in && !in->ours)
+        rc = kiln_fs_open_beneath(base, rest, file ? O_PATH : O_PATH | O_DIRECTORY, point, err);
+    if (rc && in && in->bind)
         return kiln_wrap(err, rc, "mount %s: the tree at %s has no real %s there", part->dest, in->dest,
-                         part->file ? "file" : "directory");
+                         file ? "file" : "directory");
     return rc ? kiln_wrap(err, rc, "mount %s", part->dest) : 0;
 }
 
 static int attach(int root, const struct parts *parts, struct kiln_err *err) {
-    for (size_t i = 0; i < parts->count; i++) {
+    for (size_t i = 0; i < parts->layout.count; i++) {
         kiln_autofd int point = -1;
-        int rc = open_mount_point(root, parts->all, i, &point, err);
+        int rc = open_mount_point(root, &parts->layout, i, &point, err);
         if (rc)
             return rc;
-        if (move_mount(parts->all[i].tree, "", point, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
-            return kiln_fail_errno(err, KILN_E_DENIED, "mounting %s", parts->all[i].dest);
+        if (move_mount(parts->trees[i], "", point, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+            return kiln_fail_errno(err, KILN_E_DENIED, "mounting %s", parts->layout.parts[i].dest);
     }
     return 0;
 }
 
-// The directory of our own tmpfs in which `path` may be made, and the name to make there.
-static int open_maker(int root, const struct parts *parts, const char *path, int *dir, const char **rest,
-                      struct kiln_err *err) {
-    const struct part *in = holder(parts->all, parts->count, path, rest);
-    if (in)
-        return kiln_fail(err, KILN_E_INVAL, "%s lies in the mount at %s", path, in->dest);
-    *dir = fcntl(root, F_DUPFD_CLOEXEC, 0);
-    return *dir < 0 ? kiln_fail_errno(err, KILN_E_IO, "sandbox root") : make_parents(*dir, *rest, err);
+// Makes room in our own tmpfs for a file or link at `path`, and nothing else may lie there.
+static int make_room(int root, const struct kiln_layout *layout, const char *path, struct kiln_err *err) {
+    int rc = kiln_layout_check_free(layout, path, err);
+    return rc ? rc : kiln_fs_make_parents(root, path + 1, 0755, err);
 }
 
-static int write_new_file(int dir, const char *name, const void *data, size_t len, struct kiln_err *err) {
-    kiln_autofd int fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0444);
-    if (fd < 0)
-        return kiln_fail_errno(err, KILN_E_IO, "making %s", name);
-    return kiln_fs_write_all(fd, data, len, err);
-}
-
-static int make_files_and_links(int root, const struct parts *parts, const struct kiln_run_spec *spec,
+static int make_files_and_links(int root, const struct kiln_layout *layout, const struct kiln_run_spec *spec,
                                 struct kiln_err *err) {
     for (size_t i = 0; i < spec->files_count; i++) {
-        kiln_autofd int dir = -1;
-        const char *rest;
-        int rc = open_maker(root, parts, spec->files[i].path, &dir, &rest, err);
+        const struct kiln_run_file *file = &spec->files[i];
+        int rc = make_room(root, layout, file->path, err);
         if (rc == 0)
-            rc = write_new_file(dir, rest, spec->files[i].data, spec->files[i].len, err);
+            rc = kiln_fs_make_file(root, file->path + 1, file->data, file->len, 0444, err);
         if (rc)
-            return kiln_wrap(err, rc, "file %s", spec->files[i].path);
+            return kiln_wrap(err, rc, "file %s", file->path);
     }
     // After everything that walks paths of the root, so that no walk meets a link.
     for (size_t i = 0; i < spec->links_count; i++) {
-        kiln_autofd int dir = -1;
-        const char *rest;
-        int rc = open_maker(root, parts, spec->links[i].path, &dir, &rest, err);
-        if (rc == 0 && symlinkat(spec->links[i].target, dir, rest) < 0)
+        const struct kiln_run_link *link = &spec->links[i];
+        int rc = make_room(root, layout, link->path, err);
+        if (rc == 0 && symlinkat(link->target, root, link->path + 1) < 0)
             rc = kiln_fail_errno(err, KILN_E_IO, "making it");
         if (rc)
-            return kiln_wrap(err, rc, "link %s", spec->links[i].path);
+            return kiln_wrap(err, rc, "link %s", link->path);
     }
     return 0;
 }
@@ -321,36 +240,15 @@ static int make_devices(int root, const uint8_t seed[32], struct kiln_err *err) 
         rc = bind_device(dev, "null", makedev(1, 3), err);
     if (rc == 0)
         rc = bind_device(dev, "zero", makedev(1, 5), err);
-    kiln_autofree unsigned char *noise = malloc(NOISE_BYTES);
+    kiln_autofree unsigned char *noise = malloc(KILN_ROOT_NOISE_BYTES);
     if (!noise)
         return kiln_fail(err, KILN_E_NOMEM, "sandbox root");
-    kiln_root_noise(seed, noise, NOISE_BYTES);
+    kiln_root_noise(seed, noise, KILN_ROOT_NOISE_BYTES);
     if (rc == 0)
-        rc = write_new_file(dev, "urandom", noise, NOISE_BYTES, err);
+        rc = kiln_fs_make_file(dev, "urandom", noise, KILN_ROOT_NOISE_BYTES, 0444, err);
     if (rc == 0)
-        rc = write_new_file(dev, "random", noise, NOISE_BYTES, err);
+        rc = kiln_fs_make_file(dev, "random", noise, KILN_ROOT_NOISE_BYTES, 0444, err);
     return rc;
-}
-
-static int fill_observer_dir(int dir, const struct kiln_run_spec *spec, const struct kiln_root_owner *owner,
-                             struct kiln_err *err) {
-    const struct kiln_observe_header header = {.magic = KILN_OBSERVE_MAGIC,
-                                               .version = KILN_OBSERVE_VERSION,
-                                               .capacity = KILN_OBSERVE_LOG_BYTES - sizeof header};
-    int rc = write_new_file(dir, "seed", spec->seed, sizeof spec->seed, err);
-    if (rc)
-        return rc;
-    kiln_autofd int log = openat(dir, "log", O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (log < 0 || ftruncate(log, KILN_OBSERVE_LOG_BYTES) < 0 || fchown(log, owner->uid, owner->gid) < 0)
-        return kiln_fail_errno(err, KILN_E_IO, "the observer's log");
-    return kiln_fs_write_all(log, &header, sizeof header, err);
-}
-
-static int make_cwd(int root, const struct parts *parts, const char *cwd, struct kiln_err *err) {
-    const char *rest;
-    if (!strcmp(cwd, "/") || holder(parts->all, parts->count, cwd, &rest))
-        return 0; // bwrap says when it is not there
-    return kiln_fs_make_dirs(root, cwd + 1, 0755, err);
 }
 
 static int go_private(struct kiln_err *err) {
@@ -374,15 +272,15 @@ static int furnish(const struct kiln_run_spec *spec, const struct kiln_root_owne
     if (rc == 0)
         rc = kiln_fs_make_dirs(root->dir, "proc", 0755, err);
     if (rc == 0)
-        rc = make_cwd(root->dir, parts, spec->cwd, err);
+        rc = kiln_layout_makes_cwd(&parts->layout, spec) ? kiln_fs_make_dirs(root->dir, spec->cwd + 1, 0755, err) : 0;
     if (rc == 0)
         rc = kiln_fs_open_beneath(root->dir, spec->out_dir + 1, O_RDONLY | O_DIRECTORY, &root->out_dir, err);
     if (rc == 0)
         rc = kiln_fs_open_beneath(root->dir, spec->observer_dir + 1, O_RDONLY | O_DIRECTORY, &root->observer_dir, err);
     if (rc == 0)
-        rc = fill_observer_dir(root->observer_dir, spec, owner, err);
+        rc = kiln_observer_dir_fill(root->observer_dir, spec, owner->uid, owner->gid, err);
     if (rc == 0)
-        rc = make_files_and_links(root->dir, parts, spec, err);
+        rc = make_files_and_links(root->dir, &parts->layout, spec, err);
     return rc;
 }
 

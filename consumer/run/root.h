@@ -30,6 +30,8 @@ int kiln_root_build(const struct kiln_run_spec *spec, const struct kiln_root_own
                     struct kiln_err *err);
 void kiln_root_release(struct kiln_root *root); // closes the descriptors
 
+#define KILN_ROOT_NOISE_BYTES (64u << 10) // of each of the two random devices
+
 // Fills `out` with the bytes that stand for /dev/urandom: xoshiro256** (Blackman and Vigna, 2018) whose state is the seed,
 // stirred by splitmix64 so that no seed is the all-zero state.
 void kiln_root_noise(const uint8_t seed[32], unsigned char *out, size_t len);

@@ -211,6 +211,18 @@ static int make_dir(int dirfd, const char *path, mode_t mode, struct kiln_err *e
     return kiln_fail_errno(err, code_of_errno(error), "cannot make directory %s", path);
 }
 
+int kiln_fs_make_file(int dirfd, const char *path, const void *data, size_t len, mode_t mode, struct kiln_err *err) {
+    kiln_autofd int fd = openat(dirfd, path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+    return fd < 0 ? kiln_fail_errno(err, KILN_E_IO, "making %s", path) : kiln_fs_write_all(fd, data, len, err);
+}
+
+int kiln_fs_make_parents(int dirfd, const char *path, mode_t mode, struct kiln_err *err) {
+    kiln_autofree char *parent = kiln_path_dir(path);
+    if (!parent)
+        return kiln_fail(err, KILN_E_NOMEM, "making the directories above %s", path);
+    return strcmp(parent, ".") && strcmp(parent, "/") ? kiln_fs_make_dirs(dirfd, parent, mode, err) : 0;
+}
+
 int kiln_fs_make_dirs(int dirfd, const char *path, mode_t mode, struct kiln_err *err) {
     struct stat st;
     if (mkdirat(dirfd, path, mode) == 0)

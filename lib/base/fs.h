@@ -24,8 +24,11 @@ int kiln_fs_open_private(int dirfd, const char *path, mode_t forbidden, int *fd,
 int kiln_fs_write_all(int fd, const void *data, size_t len, struct kiln_err *err);
 // Writes `path` by a temporary file in the same directory and rename; replaces what was there.
 int kiln_fs_write_file(int dirfd, const char *path, const void *data, size_t len, mode_t mode, struct kiln_err *err);
+// Makes a new file with these bytes; what is there already, a link too, is refused. Not synced.
+int kiln_fs_make_file(int dirfd, const char *path, const void *data, size_t len, mode_t mode, struct kiln_err *err);
 // mkdir -p with `mode` for each directory made; an existing directory is fine, anything else there is KILN_E_EXISTS.
 int kiln_fs_make_dirs(int dirfd, const char *path, mode_t mode, struct kiln_err *err);
+int kiln_fs_make_parents(int dirfd, const char *path, mode_t mode, struct kiln_err *err); // all but the last name of `path`
 // Removes a tree without following symlinks, across no mount; absent is fine. Makes directories writable on its way.
 int kiln_fs_remove_tree(int dirfd, const char *path, struct kiln_err *err);
 // Copies from the current offset of `in` to its end by reflink, copy_file_range or read/write, whichever works.
