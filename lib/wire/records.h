@@ -115,7 +115,7 @@ struct kiln_candidate_output {
     bool executable;
     char *name;
     uint64_t size;
-    struct kiln_digest digest; // object lies in quarantine under out/EXECUTOR/JOB/ATTEMPT/HEX
+    struct kiln_digest digest; // lies in quarantine below out/EXECUTOR/JOB/ATTEMPT/, see consumer/executor/upload.h
 };
 struct kiln_candidate {
     struct kiln_job_id job, incarnation;
