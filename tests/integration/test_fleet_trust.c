@@ -46,10 +46,12 @@ static void expect_known(void) {
     kiln_job_submitted_release(&record);
 }
 
-// The rig's action, once made.
-static void build_at(const struct kiln_digest *action) {
-    while (!kiln_digest_equal(&fleet.rig->action_digest, action))
-        fleet_next_action();
+// An earlier action once more, by its number; the next one is new all the same.
+static void action_again(unsigned number) {
+    const unsigned newest = fleet.number;
+    fleet.number = number - 1;
+    fleet_next_action();
+    fleet.number = newest;
 }
 
 // Everything of the sender's own but the name in kiln-sig: records that would be taken, were they the other's.
@@ -113,7 +115,7 @@ static void end_keys(struct kiln_trust_record *record) {
             record->keys[i].not_after_ms = key_ends_ms;
 }
 
-static struct kiln_verifier_key next_key;
+static struct kiln_verifier_key next_key; // the newest
 static void add_key(struct kiln_trust_record *record) {
     record->keys = reallocarray(record->keys, record->keys_count + 1, sizeof *record->keys);
     record->keys[record->keys_count++] = next_key;
@@ -198,6 +200,7 @@ static void an_executors_old_record_key(void **state) {
     fleet_next_action();
     fleet_honest_build(&fleet.agent, &fleet.rival);
     const struct kiln_digest before = fleet.rig->action_digest;
+    const unsigned number = fleet.number;
     kiln_autofree char *key = pointer_of(&before);
     fleet_next_action();
     fleet_submission(&fleet.agent, &record);
@@ -217,20 +220,285 @@ static void an_executors_old_record_key(void **state) {
     kiln_candidate_release(&candidate);
     kiln_work_release(&work);
     kiln_job_submitted_release(&record);
-    fleet.number -= 2; // the one before once more
-    build_at(&before);
+    action_again(number);
     fleet_honest_build(&fleet.second, &fleet.executor);
     fleet_expect_event("result_untrusted", "red");
     expect_pointer(key, &before, NULL);
     fleet_change_trust(swap_record_key);
-    fleet.number++;
+}
+
+// A genuine result of the rig's action, as verifier-1 signs it but for its lifetime and generation, on a name that stays locked.
+static void put_ending(const struct kiln_digest *model, uint64_t generation, uint64_t expires_ms) {
+    kiln_autofree char *from = pointer_of(model), *sign_key = stack_role_file(&fleet.stack, "verifier-1", "sign.key");
+    kiln_autofree char *key = kiln_key_result("red", generation, &fleet.rig->action_digest);
+    kiln_autobuf struct kiln_buf envelope = KILN_BUF_INIT(1 << 20);
+    kiln_autoresult struct kiln_result result = {0};
+    struct kiln_sign_key *signer = NULL;
+    struct kiln_err err = {0};
+    fleet_must(open_pointer(from, model, &result, &err), &err);
+    fleet_must(kiln_sign_key_load(AT_FDCWD, sign_key, &signer, &err), &err);
+    result.action = fleet.rig->action_digest;
+    result.generation = generation;
+    result.expires_ms = expires_ms;
+    fleet_must(kiln_attestation_sign(&result.attestations[0], &result.action, kiln_fleet_record_key(fleet.executor.fleet), &err), &err);
+    fleet_must(kiln_result_seal(&result, signer, &envelope, &err), &err);
+    fleet_put_over(key, &envelope);
+    kiln_sign_key_free(signer);
+}
+
+static void next_generation(struct kiln_trust_record *record) { record->generation++; }
+
+// Past its end a result is made again in its generation and in the next one, on its locked name; where the generation before has
+// a good one, that is carried forward. Nothing is stuck.
+static void results_that_end(void **state) {
+    (void)state;
+    fleet_next_action();
+    fleet_honest_build(&fleet.agent, &fleet.executor);
+    const struct kiln_digest model = fleet.rig->action_digest;
+    const uint64_t generation = kiln_keeper_generation(kiln_fleet_keeper(fleet.agent.fleet)), expires_ms = kiln_clock_wall_ms() + 2000;
+    const unsigned first = fleet.number + 1;
+    struct kiln_digest actions[3];
+    char *keys[3], *next_keys[3];
+    for (size_t i = 0; i < 3; i++) {
+        fleet_next_action();
+        if (i == 2) // good for long, but what was carried from it will have ended
+            fleet_honest_build(&fleet.agent, &fleet.executor);
+        put_ending(&model, i == 2 ? generation + 1 : generation, expires_ms);
+        actions[i] = fleet.rig->action_digest;
+        keys[i] = kiln_key_result("red", generation, &actions[i]);
+        next_keys[i] = kiln_key_result("red", generation + 1, &actions[i]);
+    }
+    expect_pointer(keys[0], &actions[0], NULL);
+    action_again(first);
+    expect_known();
+    while (kiln_clock_wall_ms() <= expires_ms)
+        poll(NULL, 0, 20);
+    expect_pointer(keys[0], &actions[0], "expired");
+    fleet_honest_build(&fleet.second, &fleet.executor);
+    fleet_expect_event("result_expired", "red");
+    expect_pointer(keys[0], &actions[0], NULL);
+    expect_known();
+
+    fleet_change_trust(next_generation);
+    expect_known(); // carried
+    expect_pointer(next_keys[0], &actions[0], NULL);
+    action_again(first + 1); // has ended, unused since
+    fleet_honest_build(&fleet.second, &fleet.executor);
+    expect_pointer(next_keys[1], &actions[1], NULL);
+    action_again(first + 2);
+    expect_pointer(next_keys[2], &actions[2], "expired");
+    expect_known(); // carried over what has ended
+    expect_pointer(next_keys[2], &actions[2], NULL);
+    for (size_t i = 0; i < 3; i++) {
+        free(keys[i]);
+        free(next_keys[i]);
+    }
+}
+
+static void revoke_rival(struct kiln_trust_record *record) {
+    record->revocations = reallocarray(record->revocations, record->revocations_count + 1, sizeof *record->revocations);
+    record->revocations[record->revocations_count++] = (struct kiln_revocation){.kind = KILN_REVOKED_EXECUTOR, .what = "executor-2"};
+}
+
+static void forgive_rival(struct kiln_trust_record *record) {
+    for (size_t i = 0; i < record->revocations_count; i++)
+        if (record->revocations[i].kind == KILN_REVOKED_EXECUTOR)
+            record->revocations[i--] = record->revocations[--record->revocations_count];
+}
+
+// Work that a revoked executor has, or is still given, is lost for it: whatever it says of it is nobody's, and others do it.
+static void a_revoked_executor_has_work(void **state) {
+    (void)state;
+    struct kiln_job_submitted record;
+    struct kiln_work work;
+    struct kiln_candidate candidate;
+    kiln_autoresult struct kiln_result result = {0};
+    fleet_next_action();
+    fleet_submission(&fleet.agent, &record);
+    fleet_submit(&fleet.agent, &record);
+    fleet_credit(&fleet.rival);
+    fleet_await_work(&fleet.rival, &work);
+    fleet_credit(&fleet.rival); // for more
+    fleet_candidate(&fleet.rival, &work, "a trap", &candidate);
+    fleet_sign(&fleet.rival, &candidate);
+    fleet_change_trust(revoke_rival);
+    fleet_deliver(&fleet.rival, &candidate);
+    fleet_expect_event("unknown_principal", NULL);
+    fleet_work(&fleet.executor, "the right rlib");
+    fleet_expect_result(&fleet.agent, &record, &result);
+    assert_string_equal(result.attestations[0].executor, "executor-1");
+    kiln_candidate_release(&candidate);
+    kiln_work_release(&work);
+    kiln_job_submitted_release(&record);
+    fleet_next_action();
+    fleet_honest_build(&fleet.second, &fleet.executor);
+    fleet_change_trust(forgive_rival);
+}
+
+// Another action over the package alone, as one without dependencies has it; and over the libraries too, as before.
+static void leave_libraries(void) {
+    struct kiln_action *action = &fleet.rig->action;
+    const struct kiln_action_input libraries = action->inputs[0];
+    assert_int_equal(libraries.form, KILN_INPUT_LIST);
+    action->inputs[0] = action->inputs[1];
+    action->inputs[1] = libraries;
+    action->inputs_count = 1;
+    fleet_next_action();
+}
+
+static void take_libraries(void) {
+    fleet.rig->action.inputs_count = 2;
+    fleet_next_action();
+}
+
+static void lone_submission(const struct actor *agent, const char *scope, struct kiln_job_submitted *record) {
+    fleet_submission(agent, record);
+    fleet_set(&record->scope, scope);
+    record->contents_count = 1; // the pack
+    for (size_t i = 0; i < record->closure_count; i++)
+        free(record->closure[i]);
+    record->closure_count = 0;
+}
+
+static void expect_refused_scope(const struct actor *agent) {
+    struct kiln_job_submitted record;
+    lone_submission(agent, "public", &record);
+    fleet_submit(agent, &record);
+    fleet_expect(agent, &record, KILN_ANSWER_REJECTED, "scope");
+    fleet_expect_event("scope", agent->author.principal);
+    kiln_job_submitted_release(&record);
+}
+
+static void publish_toolchain(const struct kiln_digest *part) {
+    kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(64);
+    kiln_autofree char *key = kiln_key_toolchain(part);
+    kiln_buf_add(&bytes, "a part", 6);
+    fleet_put_over(key, &bytes);
+}
+
+// A package of a name that is listed, but whose archive is another: not public, and its tenant's own all the same. The listed
+// one is everybody's, when its bytes are what the list says.
+static void a_public_package_of_other_bytes(void **state) {
+    (void)state;
+    struct rig *rig = fleet.rig;
+    const struct kiln_digest tree = rig->contents[0].digest;
+    struct kiln_digest other = tree;
+    struct kiln_job_submitted record;
+    leave_libraries();
+    expect_refused_scope(&fleet.agent); // there is no list
+    other.bytes[0] ^= 1;
+    fleet_publish_package("demo-1.0.0", &other);
+    expect_refused_scope(&fleet.agent);
+    fleet_publish_package("demo-1.0.1", &tree);
+    expect_refused_scope(&fleet.agent);
+    lone_submission(&fleet.agent, "red", &record);
+    fleet_build(&fleet.agent, &fleet.executor, &record);
+    kiln_job_submitted_release(&record);
+
+    fleet_publish_package("demo-1.0.0", &tree);
+    expect_refused_scope(&fleet.stranger); // compiled by a toolchain of nobody knows whom
+    publish_toolchain(&rig->action.toolchain_runtime);
+    publish_toolchain(&rig->action.toolchain_rustc);
+    lone_submission(&fleet.stranger, "public", &record);
+    fleet_submit(&fleet.stranger, &record);
+    fleet_expect(&fleet.stranger, &record, KILN_ANSWER_WANTED, NULL); // red's own is not taken for it
+    struct kiln_store *own = rig->agent;
+    rig->agent = kiln_fleet_store(fleet.stranger.fleet);
+    rig->pack.data[rig->pack.len - 1] ^= 1;
+    rig_upload(rig, &record, 0);
+    rig->pack.data[rig->pack.len - 1] ^= 1;
+    rig->agent = own;
+    const struct kiln_job_uploaded uploaded = {.job = record.job, .action_digest = record.action_digest};
+    fleet_say_job_uploaded(&fleet.stranger, KILN_TOPIC_JOBS, fleet_partition(&record.action_digest), &record.action_digest, &uploaded);
+    fleet_expect(&fleet.stranger, &record, KILN_ANSWER_REJECTED, "contents");
+    fleet_expect_event("contents", "agent-3");
+    kiln_job_submitted_release(&record);
+
+    lone_submission(&fleet.stranger, "public", &record);
+    fleet_build(&fleet.stranger, &fleet.executor, &record);
+    kiln_job_submitted_release(&record);
+    kiln_autoresult struct kiln_result result = {0};
+    lone_submission(&fleet.agent, "public", &record); // of the other tenant
+    fleet_submit(&fleet.agent, &record);
+    fleet_expect_result(&fleet.agent, &record, &result);
+    assert_string_equal(result.scope, "public");
+    kiln_job_submitted_release(&record);
+    take_libraries(); // which are of nobody's public build
+    fleet_submission(&fleet.agent, &record);
+    fleet_set(&record.scope, "public");
+    fleet_submit(&fleet.agent, &record);
+    fleet_expect(&fleet.agent, &record, KILN_ANSWER_REJECTED, "scope");
+    fleet_expect_event("scope", "agent-1");
+    kiln_job_submitted_release(&record);
+    fleet_honest_build(&fleet.agent, &fleet.executor);
+}
+
+// The same record as its author would have signed it then.
+static void sign_for_then(const struct actor *author, rd_kafka_message_t *message, uint64_t at_ms) {
+    const struct kiln_statement statement = {.topic = rd_kafka_topic_name(message->rkt), .partition = (uint32_t)message->partition,
+                                             .key = message->key, .key_len = message->key_len,
+                                             .value = message->payload, .value_len = message->len};
+    struct kiln_author then = author->author;
+    kiln_autobuf struct kiln_buf header = KILN_BUF_INIT(KILN_STATEMENT_BYTES_MAX);
+    rd_kafka_headers_t *headers;
+    struct kiln_err err = {0};
+    then.sequence = 1;
+    then.at_ms = at_ms;
+    fleet_must(kiln_statement_sign(&statement, &then, kiln_fleet_record_key(author->fleet), &header, &err), &err);
+    assert_int_equal(rd_kafka_message_headers(message, &headers), 0);
+    assert_int_equal(rd_kafka_header_remove(headers, "kiln-sig"), 0);
+    assert_int_equal(rd_kafka_header_add(headers, "kiln-sig", -1, header.data, (ssize_t)header.len), 0);
+}
+
+// A verifier that has just started has not heard of the authors of old records. What it is given again changes nothing: a
+// submission is answered with what is stored, a candidate is of no run, and what is older than the clock's bounds is refused.
+static void old_records_to_a_new_verifier(void **state) {
+    (void)state;
+    struct kiln_job_submitted record;
+    struct kiln_answer answer;
+    fleet_next_action();
+    fleet_submission(&fleet.agent, &record);
+    fleet_build(&fleet.agent, &fleet.executor, &record);
+    const struct kiln_digest action = record.action_digest;
+    kiln_autofree char *key = pointer_of(&action);
+    rd_kafka_t *thief = fleet_raw_client(RD_KAFKA_CONSUMER, "operator");
+    rd_kafka_message_t *submission = fleet_steal(thief, "kiln.jobs", fleet_partition(&action));
+    rd_kafka_message_t *candidate = fleet_steal(thief, "kiln.candidates", fleet_partition(&action));
+    fleet_end_verifier();
+    fleet_start_verifier("");
+    fleet_repeat("operator", submission);
+    fleet_await(&fleet.agent, &record, &answer);
+    assert_int_equal(answer.status, KILN_ANSWER_RESULT);
+    const struct kiln_job_id nobody = {{0}};
+    assert_memory_equal(&answer.executed, &nobody, sizeof nobody);
+    kiln_answer_release(&answer);
+    fleet_repeat("operator", candidate);
+    fleet_expect_event("not_dispatched", "executor-1");
+    fleet_repeat("operator", submission);
+    fleet_expect_event("replayed", NULL);
+    sign_for_then(&fleet.agent, submission, kiln_clock_wall_ms() - 11 * 60 * 1000);
+    fleet_repeat("operator", submission);
+    fleet_expect_event("clock", NULL);
+    expect_pointer(key, &action, NULL);
+    expect_known();
+    rd_kafka_message_destroy(submission);
+    rd_kafka_message_destroy(candidate);
+    rd_kafka_consumer_close(thief);
+    rd_kafka_destroy(thief);
+    kiln_job_submitted_release(&record);
+    fleet_next_action();
+    fleet_honest_build(&fleet.agent, &fleet.executor);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_of_others),
+        cmocka_unit_test(a_public_package_of_other_bytes),
+        cmocka_unit_test(old_records_to_a_new_verifier),
         cmocka_unit_test(an_expired_key_and_a_revoked_one),
         cmocka_unit_test(an_executors_old_record_key),
+        cmocka_unit_test(results_that_end),
+        cmocka_unit_test(a_revoked_executor_has_work),
     };
     return cmocka_run_group_tests(tests, fleet_up, fleet_down);
 }
