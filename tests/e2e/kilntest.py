@@ -12,6 +12,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -144,6 +145,11 @@ class Delta:
     def __str__(self):
         return (f"requests {self.requests} hits {self.hits} misses {self.misses} executions {self.executions} "
                 f"local {self.local} {self.reasons} passed {self.passed_through} errors {self.errors} {self.last}")
+
+
+def end_cleanly():
+    """A test that is told to end takes what it started along: SIGTERM unwinds it like a failure."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 class World:

@@ -30,6 +30,9 @@ def run_case(name, function, build, full):
         outcome, text = "skipped", f"needs {missing}"
     except Exception:  # a failing case must not end the run
         outcome, text = "FAILED", traceback.format_exc()
+    except BaseException:
+        world.close()
+        raise
     left = world.close()
     if left and outcome == "ok":
         outcome, text = "FAILED", "left behind:\n" + "\n".join(left)
@@ -40,6 +43,7 @@ def run_case(name, function, build, full):
 
 
 def main():
+    kilntest.end_cleanly()
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", required=True)
     parser.add_argument("--full", action="store_true")

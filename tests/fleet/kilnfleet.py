@@ -136,6 +136,7 @@ def why(world, fleet):
 
 def main(module, argv):
     """Runs the case_* functions of a module: BUILD [WORD]. Exit code for ctest."""
+    kilntest.end_cleanly()
     build, word = argv[1], argv[2] if len(argv) > 2 else ""
     passed = failed = skipped = 0
     for name, function in list(vars(module).items()):
@@ -163,6 +164,9 @@ def run_case(build, function):
         outcome, text = "skipped", f"needs {missing}"
     except Exception:  # a failing case must not end the run
         outcome, text = "FAILED", traceback.format_exc()
+    except BaseException:
+        world.close()
+        raise
     left = world.close()
     if left and outcome == "ok":
         outcome, text = "FAILED", "left behind:\n" + "\n".join(left)
