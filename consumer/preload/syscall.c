@@ -1,5 +1,5 @@
 // syscall(): the libc function that makes any system call by number. Instructions in the caller's own code are not seen
-// here: producer/agent/macro_object.c looks for those.
+// here: lib/macro/macro_object.c looks for those.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>

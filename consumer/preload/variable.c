@@ -1,4 +1,4 @@
-// Variables of the environment. Reading `environ` itself is not seen here: producer/agent/macro_object.c looks for it.
+// Variables of the environment. Reading `environ` itself is not seen here: lib/macro/macro_object.c looks for it.
 #include <stdlib.h>
 
 #include "consumer/preload/observer.h"

@@ -13,7 +13,7 @@
 #include "lib/base/path.h"
 #include "lib/base/proc.h"
 #include "lib/core/result.h"
-#include "producer/agent/macro_object.h"
+#include "lib/macro/macro_object.h"
 
 #define LS_TIMEOUT_MS 30000
 #define LIBRARIES_MAX 8192u

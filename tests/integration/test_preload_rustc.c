@@ -7,7 +7,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/proc.h"
 #include "lib/rustc/paths.h"
-#include "producer/agent/macro_object.h"
+#include "lib/macro/macro_object.h"
 #include "tests/integration/observer_rig.h"
 
 #define DEADLINE_MS 100000

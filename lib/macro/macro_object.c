@@ -1,11 +1,11 @@
-#include "producer/agent/macro_object.h"
+#include "lib/macro/macro_object.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/cleanup.h"
-#include "producer/agent/elf_object.h"
-#include "producer/agent/macro_code.h"
+#include "lib/macro/elf_object.h"
+#include "lib/macro/macro_code.h"
 
 #define DYNAMIC_MAX (64u << 10)
 #define STRINGS_MAX (16u << 20)

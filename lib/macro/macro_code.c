@@ -1,4 +1,4 @@
-#include "producer/agent/macro_code.h"
+#include "lib/macro/macro_code.h"
 
 #include <capstone/capstone.h>
 #include <stdlib.h>

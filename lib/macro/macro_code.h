@@ -5,7 +5,7 @@
 #pragma once
 
 #include "lib/base/err.h"
-#include "producer/agent/elf_object.h"
+#include "lib/macro/elf_object.h"
 
 enum kiln_macro_code {
     KILN_CODE_CLEAN = 0,

@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "lib/base/fs.h"
-#include "producer/agent/macro_object.h"
+#include "lib/macro/macro_object.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

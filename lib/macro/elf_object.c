@@ -1,4 +1,4 @@
-#include "producer/agent/elf_object.h"
+#include "lib/macro/elf_object.h"
 
 #include <stdlib.h>
 #include <string.h>

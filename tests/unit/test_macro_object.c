@@ -4,8 +4,8 @@
 #include <sys/mman.h>
 
 #include "lib/base/cleanup.h"
-#include "producer/agent/elf_object.h"
-#include "producer/agent/macro_object.h"
+#include "lib/macro/elf_object.h"
+#include "lib/macro/macro_object.h"
 #include "tests/unit/scratch.h"
 
 #define CODE_AT 0x1000u
