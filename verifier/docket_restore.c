@@ -84,11 +84,22 @@ static int take_waiter(struct restoration *restoration, const struct kiln_record
     return rc ? rc : add_waiter(restoration, &waiter, &record, &action, err);
 }
 
-// One record of the state. What cannot be used is told of and left behind: its waiter's deadline takes over.
+// What cannot be used goes where people look, and what cannot even be read goes away: the next owner would bury it again.
+static int leave_behind(struct kiln_docket *docket, const struct kiln_record *bytes, int rc, const struct kiln_err *why) {
+    bool unreadable = rc == KILN_E_CORRUPT || rc == KILN_E_INVAL || rc == KILN_E_LIMIT;
+    char reason[sizeof why->text + 16];
+    snprintf(reason, sizeof reason, "%s%s", unreadable ? "form: " : "", why->text);
+    int buried = kiln_chronicle_bury(&docket->chronicle, bytes, reason, NULL);
+    int gone = unreadable && !buried ? kiln_state_forget(&docket->state, bytes, NULL) : 0;
+    return buried ? buried : kiln_docket_is_fatal(gone) ? gone : 0;
+}
+
+// One record of the state. The deadline of a waiter that cannot be used takes over.
 static int visit(void *context, const struct kiln_record *bytes) {
     struct restoration *restoration = context;
     enum kiln_record_type type;
     struct kiln_err why = {0};
+    restoration->refused += bytes->news == KILN_NEWS_REFUSED;
     if (!bytes->value_len || bytes->news != KILN_NEWS_RECORD)
         return 0;
     int rc = kiln_record_type_of(bytes->value, bytes->value_len, &type, &why);
@@ -101,7 +112,7 @@ static int visit(void *context, const struct kiln_record *bytes) {
     if (!rc || kiln_docket_is_fatal(rc))
         return rc;
     restoration->refused++;
-    return kiln_chronicle_bury(&restoration->docket->chronicle, bytes, why.text, NULL);
+    return leave_behind(restoration->docket, bytes, rc, &why);
 }
 
 static int restore_flight(struct kiln_docket *docket, const struct kiln_state_flight *flight, uint32_t partition,

@@ -25,6 +25,13 @@ static void format_flight_key(const struct kiln_plan_key *flight, uint32_t attem
     memcpy(key + sizeof flight->action.bytes, run.bytes, sizeof run.bytes);
 }
 
+int kiln_state_forget(struct kiln_state *state, const struct kiln_record *record, struct kiln_err *err) {
+    const struct kiln_buf nothing = {0};
+    return state->kept ? kiln_chronicle_publish(state->bus, KILN_TOPIC_STATE, record->partition, record->key, record->key_len,
+                                                &nothing, err)
+                       : 0;
+}
+
 static int publish(struct kiln_state *state, const struct kiln_digest *action, const unsigned char *key, size_t key_len,
                    const struct kiln_buf *record, struct kiln_err *err) {
     return kiln_chronicle_publish(state->bus, KILN_TOPIC_STATE, kiln_bus_partition_of(state->bus, action), key, key_len,

@@ -30,3 +30,5 @@ int kiln_state_drop_waiter(struct kiln_state *state, const struct kiln_digest *a
 int kiln_state_put_flight(struct kiln_state *state, const struct kiln_state_flight_note *note, struct kiln_err *err);
 int kiln_state_drop_flight(struct kiln_state *state, const struct kiln_plan_key *key, uint32_t attempt,
                            struct kiln_err *err);
+// Deletes a record of the topic that nobody can read.
+int kiln_state_forget(struct kiln_state *state, const struct kiln_record *record, struct kiln_err *err);

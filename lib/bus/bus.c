@@ -102,6 +102,11 @@ int kiln_bus_ack(struct kiln_bus *bus, const struct kiln_record *record, struct 
     return rc ? kiln_wrap(err, rc, "ack") : 0;
 }
 
+uint64_t kiln_bus_refused(struct kiln_bus *bus, char why[KILN_BUS_WHY_BYTES]) {
+    why[0] = 0;
+    return bus->ops->refused ? bus->ops->refused(bus, why) : 0;
+}
+
 int kiln_bus_fd(const struct kiln_bus *bus) { return bus->ops->fd(bus); }
 
 void kiln_bus_close(struct kiln_bus *bus) {

@@ -26,6 +26,7 @@ enum kiln_topic { // names in schemas/README.md
 #define KILN_BUS_PARTITIONS_MAX 8u // partitions of each topic of the embedded bus; its default is to use only 0
 #define KILN_BUS_KAFKA_PARTITIONS_MAX 256u
 #define KILN_BUS_KEY_BYTES_MAX 64u
+#define KILN_BUS_WHY_BYTES 96u
 const char *kiln_topic_name(enum kiln_topic topic);
 
 enum kiln_bus_role { KILN_BUS_AGENT, KILN_BUS_VERIFIER, KILN_BUS_EXECUTOR };
@@ -73,6 +74,7 @@ uint32_t kiln_bus_partition_of(const struct kiln_bus *bus, const struct kiln_dig
 // Whether a publish would reach somebody soon. KILN_E_IO with the reason when no broker can be reached.
 int kiln_bus_healthy(struct kiln_bus *bus, struct kiln_err *err);
 // Reads what kiln.state holds for a partition, the newest of each key, until the end as of now. Verifier, after GAINED.
+// Records that do not hold come as REFUSED without their value, as they are read; the others at the end.
 // KILN_E_UNSUPPORTED on the embedded bus, where agents submit again.
 int kiln_bus_restore(struct kiln_bus *bus, uint32_t partition, uint64_t deadline_ms,
                      int (*visit)(void *context, const struct kiln_record *record), void *context, struct kiln_err *err);
@@ -85,6 +87,9 @@ int kiln_bus_poll(struct kiln_bus *bus, uint64_t deadline_ms, struct kiln_record
 // Acks this record and all before it of the same topic and partition. On Kafka an ack takes effect once all that this
 // handle published before it has been acknowledged by the brokers: what a record caused is never lost with its offset.
 int kiln_bus_ack(struct kiln_bus *bus, const struct kiln_record *record, struct kiln_err *err);
+// How many records this handle has read that are not what they say (bus_kafka.h), given as REFUSED or skipped, since it was
+// opened. `why`: of the last; "".
+uint64_t kiln_bus_refused(struct kiln_bus *bus, char why[KILN_BUS_WHY_BYTES]);
 int kiln_bus_fd(const struct kiln_bus *bus); // readable when a poll may give something
 void kiln_bus_close(struct kiln_bus *bus);
 

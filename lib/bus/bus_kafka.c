@@ -36,6 +36,13 @@ void kiln_bus_kafka_stats(struct kiln_bus *bus, struct kiln_kafka_stats *stats) 
     pthread_mutex_unlock(&kafka->stats_lock);
 }
 
+static uint64_t kafka_refused(struct kiln_bus *bus, char why[KILN_BUS_WHY_BYTES]) {
+    struct kiln_kafka_stats stats;
+    kiln_bus_kafka_stats(bus, &stats);
+    memcpy(why, stats.last_refusal, sizeof stats.last_refusal);
+    return stats.refused;
+}
+
 uint32_t kiln_kafka_result_partition(const char *principal, const struct kiln_job_id *incarnation, uint32_t partitions) {
     kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(256);
     struct kiln_digest digest;
@@ -183,6 +190,7 @@ static const struct kiln_bus_ops kafka_ops = {
     .restore = kiln_kafka_restore,
     .partitions = kafka_partitions,
     .partitions_max = kafka_partitions_max,
+    .refused = kafka_refused,
     .fd = kafka_fd,
     .close = kafka_close,
 };

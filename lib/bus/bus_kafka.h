@@ -39,7 +39,7 @@ struct kiln_kafka_stats { // since it was opened
     uint64_t polled, refused;              // refused: by the checks above
     uint64_t commits, commits_failed, rewinds, producers; // producers: made anew after a fatal error, and the first
     char last_failure[160];                // of a publish or commit; "" when none
-    char last_refusal[96];                 // the reason
+    char last_refusal[KILN_BUS_WHY_BYTES]; // the reason
 };
 void kiln_bus_kafka_stats(struct kiln_bus *bus, struct kiln_kafka_stats *stats); // any thread
 // Partition of the results topic where this principal and incarnation waits: the first four bytes (big-endian) of

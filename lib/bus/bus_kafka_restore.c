@@ -61,8 +61,21 @@ static int keep(struct table *table, struct kiln_record *record, struct kiln_err
     return 0;
 }
 
+struct visit {
+    int (*visit)(void *context, const struct kiln_record *record);
+    void *context;
+    int rc;
+};
+
+// Told of as it comes, without what is in it.
+static int refuse(const struct kiln_kafka_arrival *arrival, const char *why, const struct visit *visit) {
+    const struct kiln_record record = {.topic = arrival->topic, .news = KILN_NEWS_REFUSED, .why = why,
+                                       .partition = arrival->partition, .offset = arrival->offset};
+    return visit->visit(visit->context, &record);
+}
+
 static int take(struct kiln_kafka *kafka, struct kiln_kafka_gate *gate, const rd_kafka_message_t *message, struct table *table,
-                struct kiln_err *err) {
+                const struct visit *visit, struct kiln_err *err) {
     struct kiln_kafka_arrival arrival;
     struct kiln_author author;
     struct kiln_record record;
@@ -70,7 +83,7 @@ static int take(struct kiln_kafka *kafka, struct kiln_kafka_gate *gate, const rd
     const char *why = kiln_kafka_gate_admit(gate, &arrival, &author);
     if (why) {
         kiln_kafka_count_refusal(kafka, why);
-        return 0;
+        return refuse(&arrival, why, visit);
     }
     int rc = kiln_kafka_record_from(&arrival, &record, err);
     if (rc)
@@ -80,7 +93,7 @@ static int take(struct kiln_kafka *kafka, struct kiln_kafka_gate *gate, const rd
 }
 
 static int read_all(struct kiln_kafka *kafka, rd_kafka_queue_t *queue, uint64_t last, uint64_t deadline_ms,
-                    struct table *table, struct kiln_err *err) {
+                    struct table *table, const struct visit *visit, struct kiln_err *err) {
     const struct kiln_kafka_gate_options options = {
         .find = kafka->options.find, .context = kafka->options.context, .window_max = WINDOW};
     struct kiln_kafka_gate *gate;
@@ -96,7 +109,7 @@ static int read_all(struct kiln_kafka *kafka, rd_kafka_queue_t *queue, uint64_t 
         if (message->err && message->err != RD_KAFKA_RESP_ERR__PARTITION_EOF)
             rc = kiln_fail(err, KILN_E_IO, "%s", rd_kafka_message_errstr(message));
         else if (!message->err)
-            rc = take(kafka, gate, message, table, err);
+            rc = take(kafka, gate, message, table, visit, err);
         rd_kafka_message_destroy(message);
     }
     kiln_kafka_gate_free(gate);
@@ -104,7 +117,7 @@ static int read_all(struct kiln_kafka *kafka, rd_kafka_queue_t *queue, uint64_t 
 }
 
 static int read_partition(struct kiln_kafka *kafka, const char *name, int32_t partition, uint64_t deadline_ms,
-                          struct table *table, struct kiln_err *err) {
+                          struct table *table, const struct visit *visit, struct kiln_err *err) {
     int64_t low, high;
     int rc = kiln_kafka_find_ends(kafka->restorer, name, partition, deadline_ms, &low, &high, err);
     if (rc || low >= high)
@@ -114,7 +127,7 @@ static int read_partition(struct kiln_kafka *kafka, const char *name, int32_t pa
     if (!topic || rd_kafka_consume_start_queue(topic, partition, low, queue)) {
         rc = kiln_fail(err, KILN_E_IO, "%s", rd_kafka_err2str(rd_kafka_last_error()));
     } else {
-        rc = read_all(kafka, queue, (uint64_t)high - 1, deadline_ms, table, err);
+        rc = read_all(kafka, queue, (uint64_t)high - 1, deadline_ms, table, visit, err);
         rd_kafka_consume_stop(topic, partition);
     }
     rd_kafka_queue_destroy(queue);
@@ -122,12 +135,6 @@ static int read_partition(struct kiln_kafka *kafka, const char *name, int32_t pa
         rd_kafka_topic_destroy(topic);
     return rc;
 }
-
-struct visit {
-    int (*visit)(void *context, const struct kiln_record *record);
-    void *context;
-    int rc;
-};
 
 static void visit_node(const void *node, VISIT which, void *closure) {
     struct visit *visit = closure;
@@ -147,15 +154,15 @@ int kiln_kafka_restore(struct kiln_bus *bus, uint32_t partition, uint64_t deadli
     struct kiln_kafka *kafka = kiln_kafka_of(bus);
     char name[KILN_KAFKA_TOPIC_BYTES];
     struct table table = {0};
+    struct visit walk = {.visit = visit, .context = context};
     if (!kiln_kafka_may_read(KILN_TOPIC_STATE, kafka->options.role))
         return kiln_fail(err, KILN_E_DENIED, "the role of %s may not", kafka->options.principal);
     int rc = kiln_kafka_topic_name(kafka->options.topic_prefix, KILN_TOPIC_STATE, NULL, name, err);
     if (rc == 0 && !kafka->restorer)
         rc = make_restorer(kafka, err);
     if (rc == 0)
-        rc = read_partition(kafka, name, (int32_t)partition, deadline_ms, &table, err);
+        rc = read_partition(kafka, name, (int32_t)partition, deadline_ms, &table, &walk, err);
     if (rc == 0) {
-        struct visit walk = {.visit = visit, .context = context};
         twalk_r(table.root, visit_node, &walk);
         rc = walk.rc;
     }

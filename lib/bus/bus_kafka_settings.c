@@ -87,6 +87,7 @@ static const char *const defaults[][2] = {
     {"linger.ms", "0"},
     {"retry.backoff.ms", "50"},
     {"message.max.bytes", "1048576"},
+    {"queue.buffering.max.kbytes", "65536"}, // dead letters of large records must not fill the memory while brokers are slow
     {"fetch.wait.max.ms", "100"},
     {"fetch.error.backoff.ms", "10"},
     {"queued.min.messages", "1000"},

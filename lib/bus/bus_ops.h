@@ -15,6 +15,7 @@ struct kiln_bus_ops {
                    int (*visit)(void *context, const struct kiln_record *record), void *context, struct kiln_err *err);
     uint32_t (*partitions)(const struct kiln_bus *bus, enum kiln_topic topic); // that are used
     uint32_t (*partitions_max)(const struct kiln_bus *bus, enum kiln_topic topic); // that a record may name
+    uint64_t (*refused)(struct kiln_bus *bus, char why[KILN_BUS_WHY_BYTES]); // NULL: never any
     int (*fd)(const struct kiln_bus *bus);
     void (*close)(struct kiln_bus *bus);
 };

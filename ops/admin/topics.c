@@ -7,6 +7,7 @@
 #include "lib/base/cleanup.h"
 #include "lib/bus/bus.h"
 
+#define GIBIBYTE "1073741824"
 #define HOUR "3600000"
 #define DAY "86400000"
 #define WEEK "604800000"
@@ -18,19 +19,20 @@ enum counted { BY_ACTION, BY_EXECUTOR, BY_WAITER, ONE };
 static const struct {
     enum kiln_topic topic;
     enum counted counted;
-    const char *policy, *kept_ms, *segment_ms;
+    const char *policy, *kept_ms, *segment_ms, *kept_bytes;
 } rules[] = {
-    {KILN_TOPIC_JOBS, BY_ACTION, "delete", WEEK, DAY},
-    {KILN_TOPIC_WORK, BY_EXECUTOR, "delete", DAY, HOUR},
-    {KILN_TOPIC_CREDITS, BY_ACTION, "delete", DAY, HOUR},
-    {KILN_TOPIC_LEASES, BY_ACTION, "delete", DAY, HOUR},
-    {KILN_TOPIC_CANDIDATES, BY_ACTION, "delete", WEEK, DAY},
-    {KILN_TOPIC_RESULTS, BY_WAITER, "delete", DAY, HOUR},
+    {KILN_TOPIC_JOBS, BY_ACTION, "delete", WEEK, DAY, NULL},
+    {KILN_TOPIC_WORK, BY_EXECUTOR, "delete", DAY, HOUR, NULL},
+    {KILN_TOPIC_CREDITS, BY_ACTION, "delete", DAY, HOUR, NULL},
+    {KILN_TOPIC_LEASES, BY_ACTION, "delete", DAY, HOUR, NULL},
+    {KILN_TOPIC_CANDIDATES, BY_ACTION, "delete", WEEK, DAY, NULL},
+    {KILN_TOPIC_RESULTS, BY_WAITER, "delete", DAY, HOUR, NULL},
     // Verifiers read a partition of it from the beginning when they gain it: little is left uncompacted.
-    {KILN_TOPIC_STATE, BY_ACTION, "compact", NULL, HOUR},
-    {KILN_TOPIC_LEDGER, BY_ACTION, "delete", YEAR, DAY},
-    {KILN_TOPIC_EVENTS, ONE, "delete", QUARTER, DAY},
-    {KILN_TOPIC_DLQ, ONE, "delete", QUARTER, DAY},
+    {KILN_TOPIC_STATE, BY_ACTION, "compact", NULL, HOUR, NULL},
+    {KILN_TOPIC_LEDGER, BY_ACTION, "delete", YEAR, DAY, NULL},
+    // Whoever may write anywhere can make these grow: the oldest go.
+    {KILN_TOPIC_EVENTS, ONE, "delete", QUARTER, DAY, GIBIBYTE},
+    {KILN_TOPIC_DLQ, ONE, "delete", QUARTER, DAY, GIBIBYTE},
 };
 #define RULES_COUNT (sizeof rules / sizeof *rules)
 _Static_assert(RULES_COUNT == KILN_TOPIC_COUNT, "a topic has no rule");
@@ -67,6 +69,10 @@ static int fill(struct kiln_kafka_topic *topic, size_t rule, const struct kiln_t
         topic->settings[at++].value = "0.1";
         topic->settings[at].name = "delete.retention.ms";
         topic->settings[at++].value = DAY;
+    }
+    if (rules[rule].kept_bytes) {
+        topic->settings[at].name = "retention.bytes";
+        topic->settings[at++].value = rules[rule].kept_bytes;
     }
     topic->settings[at].name = "message.timestamp.type"; // a record's age is the broker's word, not its writer's
     topic->settings[at++].value = "LogAppendTime";

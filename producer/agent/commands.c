@@ -96,8 +96,9 @@ static void show_fleet(struct run *run) {
     unsigned long long version = status.version, generation = status.generation;
     if (run->json) {
         kiln_buf_addf(&run->out, ",\"fleet\":{\"principal\":\"%s\",\"tenant\":\"%s\",\"trust_version\":%llu,\"generation\":%llu,\"trust_valid\":%s,"
-                                 "\"bus\":\"%s\",\"store_up\":%s}", kiln_fleet_principal(fleet), kiln_fleet_tenant(fleet), version,
-                      generation, valid ? "true" : "false", link.bus, link.store_up ? "true" : "false");
+                                 "\"bus\":\"%s\",\"store_up\":%s,\"refused\":%llu}", kiln_fleet_principal(fleet), kiln_fleet_tenant(fleet),
+                      version, generation, valid ? "true" : "false", link.bus, link.store_up ? "true" : "false",
+                      (unsigned long long)link.refused);
         return;
     }
     kiln_buf_addf(&run->out, "fleet: %s of tenant %s, trust record %llu, generation %llu; brokers %s, store %s\n",
@@ -106,6 +107,8 @@ static void show_fleet(struct run *run) {
     for (size_t i = 0; i < sizeof troubles / sizeof *troubles; i++)
         if (*troubles[i])
             kiln_buf_addf(&run->out, "  %s\n", troubles[i]);
+    if (link.refused)
+        kiln_buf_addf(&run->out, "  %llu records refused: %s\n", (unsigned long long)link.refused, *link.refusal ? link.refusal : "no answers");
 }
 
 static void show_status(struct run *run) {

@@ -245,6 +245,8 @@ size_t kiln_link_waiting(struct kiln_link *link) {
 void kiln_link_show(struct kiln_link *link, struct kiln_link_state *state) {
     pthread_mutex_lock(&link->lock);
     *state = (struct kiln_link_state){.bus = bus_states[link->bus], .store_up = !link->store_down};
+    if (link->submitter)
+        state->refused = kiln_submitter_refused(link->submitter, state->refusal);
     if (link->bus != BUS_UP && link->bus != BUS_IDLE)
         snprintf(state->bus_reason, sizeof state->bus_reason, "%s", link->bus_reason);
     if (link->store_down)

@@ -44,6 +44,8 @@ size_t kiln_link_waiting(struct kiln_link *link);
 struct kiln_link_state {
     const char *bus;   // "idle", "connecting", "up", "down"
     bool store_up;
+    uint64_t refused; // records of the bus, since it was connected
+    char refusal[KILN_BUS_WHY_BYTES];
     char bus_reason[256], store_reason[256];
 };
 void kiln_link_show(struct kiln_link *link, struct kiln_link_state *state);

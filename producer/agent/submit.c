@@ -41,7 +41,7 @@ struct kiln_submitter {
     struct kiln_submitter_options options;
     struct flight *flights;
     size_t orphans;
-    uint64_t heard_ms;
+    uint64_t heard_ms, unreadable; // answers that are none
     bool stopping;
 };
 
@@ -134,11 +134,14 @@ static struct flight *hand_out(struct kiln_submitter *submitter, struct kiln_ans
 
 static void deliver(struct kiln_submitter *submitter, const struct kiln_record *record) {
     struct kiln_answer *kept = calloc(1, sizeof *kept);
-    if (!kept || kiln_answer_decode(record->value, record->value_len, kept, NULL)) {
+    bool readable = kept && kiln_answer_decode(record->value, record->value_len, kept, NULL) == 0;
+    pthread_mutex_lock(&submitter->lock);
+    if (!readable) {
+        submitter->unreadable++;
+        pthread_mutex_unlock(&submitter->lock);
         free(kept);
         return;
     }
-    pthread_mutex_lock(&submitter->lock);
     submitter->heard_ms = kiln_clock_ms();
     struct flight *orphans = hand_out(submitter, &kept);
     pthread_mutex_unlock(&submitter->lock);
@@ -273,6 +276,14 @@ uint64_t kiln_submitter_heard_ms(struct kiln_submitter *submitter) {
     uint64_t heard_ms = submitter->heard_ms;
     pthread_mutex_unlock(&submitter->lock);
     return heard_ms;
+}
+
+uint64_t kiln_submitter_refused(struct kiln_submitter *submitter, char why[KILN_BUS_WHY_BYTES]) {
+    uint64_t refused = kiln_bus_refused(submitter->bus, why);
+    pthread_mutex_lock(&submitter->lock);
+    refused += submitter->unreadable;
+    pthread_mutex_unlock(&submitter->lock);
+    return refused;
 }
 
 int kiln_submitter_healthy(struct kiln_submitter *submitter, struct kiln_err *err) {

@@ -69,5 +69,7 @@ void kiln_submitter_give_up(struct kiln_submitter *submitter, const char *reason
 size_t kiln_submitter_waiting(struct kiln_submitter *submitter);
 // When a verifier was last heard (monotonic); 0: never.
 uint64_t kiln_submitter_heard_ms(struct kiln_submitter *submitter);
+// How many records among the answers were none, by the bus or by their form. `why`: the bus' last reason.
+uint64_t kiln_submitter_refused(struct kiln_submitter *submitter, char why[KILN_BUS_WHY_BYTES]);
 // 0, or why a submission would reach nobody now (kiln_bus_healthy).
 int kiln_submitter_healthy(struct kiln_submitter *submitter, struct kiln_err *err);

@@ -108,6 +108,8 @@ static void topics_follow_from_the_tenants(void **state) {
         assert_string_equal(setting(topic, "min.insync.replicas"), "2");
         assert_string_equal(setting(topic, "message.timestamp.type"), "LogAppendTime");
         assert_string_equal(setting(topic, "cleanup.policy"), strcmp(wanted[i].name, "x.kiln.state") ? "delete" : "compact");
+        bool bounded = !strcmp(wanted[i].name, "x.kiln.dlq") || !strcmp(wanted[i].name, "x.kiln.events"); // copies of what anybody writes
+        assert_int_equal(setting(topic, "retention.bytes") != NULL, bounded);
     }
 }
 

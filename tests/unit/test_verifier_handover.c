@@ -121,12 +121,40 @@ static void content_that_went_while_nobody_looked(void **state) {
     kiln_job_submitted_release(&record);
 }
 
+static size_t count_sent(const struct world *world, enum kiln_topic topic) {
+    size_t count = 0;
+    for (size_t i = 0; i < world->bus->count; i++)
+        count += world->bus->sent[i].record.topic == topic;
+    return count;
+}
+
+// Nobody could ever use it: it is buried by the first owner, and the next one does not see it again.
+static void a_state_that_nobody_can_read(void **state) {
+    struct world *world = *state;
+    static const struct kiln_job_cancelled misplaced = {.job = {{1}}};
+    kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(KILN_RECORD_BYTES_MAX);
+    struct kiln_err err = {0};
+    assert_ok(kiln_job_cancelled_encode(&misplaced, &bytes, &err));
+    assert_ok(kiln_bus_publish(&world->bus->bus, KILN_TOPIC_STATE, 1, "one", 3, bytes.data, bytes.len, &err));
+    bytes.data[4] = 0x25; // a state_waiter, it says
+    assert_ok(kiln_bus_publish(&world->bus->bus, KILN_TOPIC_STATE, 1, "two", 3, bytes.data, bytes.len, &err));
+    assert_int_equal(world_state(world), 2);
+    for (int round = 0; round < 2; round++) {
+        world_restart(world);
+        world_news(world, KILN_NEWS_GAINED, 1);
+        assert_int_equal(count_sent(world, KILN_TOPIC_DLQ), 2);
+        assert_int_equal(world_state(world), 0);
+    }
+    world_expect_event(world, "restored", "verifier-1");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         world_test(a_lease_of_anothers_run),
         world_test(a_candidate_that_comes_while_restoring),
         world_test(a_candidate_that_is_the_next_owners),
         world_test(content_that_went_while_nobody_looked),
+        world_test(a_state_that_nobody_can_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
