@@ -161,7 +161,8 @@ static int open_keeper(struct kiln_fleet *fleet, const char *state_dir, struct k
                                           .roots = roots.keys,
                                           .roots_count = roots.count,
                                           .threshold = roots.threshold,
-                                          .refresh_ms = kiln_conf_number(fleet->conf, "fleet.trust_refresh")};
+                                          .refresh_ms = kiln_conf_number(fleet->conf, "fleet.trust_refresh"),
+                                          .least_version = kiln_conf_number(fleet->conf, "fleet.trust_version")};
     return kiln_keeper_open(&options, &fleet->keeper, err);
 }
 

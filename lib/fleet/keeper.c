@@ -30,6 +30,7 @@ struct stamp { // what of a document decides whether it is taken
 struct document {
     const char *word, *key, *file;
     size_t bytes_max;
+    uint64_t least_version;   // that is asked for
     struct stamp seen;        // the newest one, in force or not
     struct kiln_digest whole; // of the envelope that is in force and kept; zero: none
 };
@@ -59,6 +60,9 @@ struct kiln_keeper {
 
 static int judge(const struct document *document, const struct stamp *stamp, uint64_t now, struct kiln_err *err) {
     const char *word = document->word;
+    if (stamp->version < document->least_version)
+        return kiln_fail(err, KILN_E_DENIED, "%s_rolled_back: version %" PRIu64 ", but version %" PRIu64 " is the least", word,
+                         stamp->version, document->least_version);
     if (stamp->version < document->seen.version)
         return kiln_fail(err, KILN_E_DENIED, "%s_rolled_back: version %" PRIu64 ", but version %" PRIu64 " was seen", word,
                          stamp->version, document->seen.version);
@@ -358,7 +362,7 @@ int kiln_keeper_open(const struct kiln_keeper_options *options, struct kiln_keep
     made->refresh_ms = options->refresh_ms ? options->refresh_ms : REFRESH_MS;
     made->wall_ms = options->wall_ms ? options->wall_ms : kiln_clock_wall_ms;
     made->trust = (struct document){.word = "trust", .key = "trust/record", .file = "trust-record",
-                                    .bytes_max = KILN_TRUST_BYTES_MAX};
+                                    .bytes_max = KILN_TRUST_BYTES_MAX, .least_version = options->least_version};
     made->public = (struct document){.word = "public", .key = "trust/public", .file = "trust-public",
                                      .bytes_max = KILN_PUBLIC_BYTES_MAX};
     init_locks(made);

@@ -20,6 +20,7 @@ struct kiln_keeper_options {
     const uint8_t (*roots)[KILN_PUBLIC_KEY_BYTES];
     size_t roots_count, threshold;
     uint64_t refresh_ms; // 0: 60 s
+    uint64_t least_version; // of the trust record, as told by other means: for who has seen none. 0: any
     uint64_t (*wall_ms)(void); // NULL: the clock; tests give their own
 };
 

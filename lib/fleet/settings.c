@@ -17,6 +17,7 @@ const struct kiln_conf_key kiln_fleet_settings[] = {
     TEXT("fleet.trust_roots", "", "Public keys of the roots that sign the trust record, in hex with commas between."),
     COUNT("fleet.trust_threshold", "1", "How many of the roots must have signed."),
     {"fleet.trust_refresh", KILN_CONF_MS, "60s", NULL, NULL, false, "How often the trust record is fetched: a revocation is known after at most that long."},
+    COUNT("fleet.trust_version", "0", "Least version of the trust record that is believed, for machines that have seen none."),
     COUNT("fleet.partitions", "16", "Partitions of the topics that go by action, as the topics were made."),
     COUNT("fleet.work_partitions", "16", "Partitions of kiln.work, as it was made."),
     COUNT("fleet.result_partitions", "16", "Partitions of each tenant's result topic, as they were made."),

@@ -51,6 +51,10 @@ int kiln_draft_read(const struct kiln_cli_call *call, struct kiln_draft *draft, 
     if (!rc)
         rc = kiln_trust_record_open(draft->envelope.data, draft->envelope.len, draft->settings.roots.keys, draft->settings.roots.count,
                                     in ? 1 : draft->settings.roots.threshold, &draft->record, err);
+    uint64_t least = rc ? 0 : kiln_conf_number(draft->settings.conf, "fleet.trust_version");
+    if (!rc && draft->record.version < least) // a storage that gives an old one back would have its revocations forgotten
+        rc = kiln_fail(err, KILN_E_DENIED, "the record is of version %" PRIu64 ", but fleet.trust_version is %" PRIu64,
+                       draft->record.version, least);
     return rc;
 }
 

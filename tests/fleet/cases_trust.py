@@ -258,7 +258,51 @@ def put_short_lived(world, fleet, seconds):
     core[13:37] = b"".join(number.to_bytes(8, "big") for number in (version + 1, now, now + seconds * 1000))
     signatures = sorted(sign_by_root(fleet.stack.dir / "roots" / name, bytes(core), world.root) for name in ("root-1", "root-2"))
     envelope = b"kiln-trust-signed-1\0" + (2).to_bytes(4, "big") + b"".join(signatures) + len(core).to_bytes(4, "big") + core
-    s3.must("PUT", path, headers={"content-md5": base64.b64encode(hashlib.md5(envelope).digest()).decode()}, body=envelope)
+    put_over(s3, path, envelope)
+
+
+def put_over(s3, path, body):
+    s3.must("PUT", path, headers={"content-md5": base64.b64encode(hashlib.md5(body).digest()).decode()}, body=body)
+
+
+def case_a_rolled_back_record_is_refused(world):
+    """The storage's root user puts an older trust record over the newest, which revokes an executor. Who has seen the newest keeps to
+    it, also after a restart. Who has seen none believes the older one, unless its configuration knows better."""
+    path = "/kiln-vault/trust/record"
+    with a_fleet(world) as fleet:
+        fleet.verifier(more=QUICK)
+        fleet.executor(more=QUICK)
+        agent = fleet.agent("agent-1", QUICK)
+        project = small_crates(world, 2)
+        assert build(world, project, agent, "target").executions == 2
+        root = fleet.stack.s3("root")
+        old = root.must("GET", path).body
+        trust(fleet, "revoke", "executor", LIAR)
+        known_to_all(fleet, agent)
+        newest, version = root.must("GET", path).body, status(agent)["trust_version"]
+        put_over(root, path, old)
+        wait_for(lambda: events(fleet, "trust_rolled_back"), 15, "the verifier says so")
+        assert [event["subject"] for event in events(fleet, "trust_rolled_back")] == ["verifier-1"]
+        for member in fleet.members:
+            member.end()
+            member.start()
+        agent.restart()
+        wait_for(lambda: len(fleet.members[0].says("event=serving")) == 2, 20, "the verifier serves again")
+        kept = build(world, small_crates(world, 2, "kept", salt=1), agent, "target-kept")
+        print(f"  rolled back: {kept}")
+        assert kept.executions == 2 and kept.local == 0 and status(agent)["trust_version"] == version, str(kept)
+        all_hits(build(world, project, agent, "target-again"))
+        assert all(len(member.says(rf"event=trust_record version={version - 1} ")) == 1 for member in fleet.members)  # when it was new
+        fresh = fleet.agent("agent-2", QUICK)
+        assert status(fresh)["trust_version"] == version - 1 and status(fresh)["trust_valid"]
+        fresh.stop()
+        told = fleet.agent("agent-2", QUICK + f"trust_version = {version}\n", dir="told")
+        refused = build(world, project, told, "target-told")
+        print(f"  told of version {version}: {refused}")
+        assert refused.hits == refused.executions == 0 and refused.reasons == {"trust_rolled_back": 2}, str(refused)
+        put_over(root, path, newest)
+        wait_for(lambda: status(told)["trust_valid"], 15, "the newest is in force")
+        all_hits(build(world, project, told, "target-told-2"))
 
 
 def case_a_frozen_record_stops_signing(world):

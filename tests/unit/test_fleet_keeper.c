@@ -19,7 +19,7 @@ struct world {
     struct kiln_store *store;
     struct kiln_keeper *keeper;
     uint8_t roots[3][KILN_PUBLIC_KEY_BYTES];
-    uint64_t refresh_ms;
+    uint64_t refresh_ms, least_version;
 };
 
 static void open_keeper(struct world *world) {
@@ -30,6 +30,7 @@ static void open_keeper(struct world *world) {
                                           .roots_count = 3,
                                           .threshold = 2,
                                           .refresh_ms = world->refresh_ms ? world->refresh_ms : 3600000,
+                                          .least_version = world->least_version,
                                           .wall_ms = clock_now};
     assert_ok(kiln_keeper_open(&options, &world->keeper, &err));
 }
@@ -151,6 +152,27 @@ static void a_rolled_back_record_is_refused_also_after_a_restart(void **state) {
     open_keeper(&world);
     assert_refused(kiln_keeper_valid(world.keeper, err_), KILN_E_DENIED, "trust_rolled_back");
     assert_int_equal(kiln_keeper_generation(world.keeper), 0);
+    world_close(&world);
+}
+
+// A machine that has seen no record takes an old one for the newest, unless its configuration says which there is at least.
+static void an_old_record_is_refused_by_who_has_seen_none(void **state) {
+    struct world world;
+    world_open(&world, *state);
+    publish_version(&world, 7, 3);
+    world.least_version = 8;
+    open_keeper(&world);
+    assert_refused(kiln_keeper_valid(world.keeper, err_), KILN_E_DENIED, "trust_rolled_back");
+    assert_refused(kiln_keeper_refresh(world.keeper, err_), KILN_E_DENIED, "trust_rolled_back");
+    publish_version(&world, 8, 3);
+    assert_int_equal(kiln_keeper_refresh(world.keeper, NULL), 0);
+    assert_int_equal(kiln_keeper_valid(world.keeper, NULL), 0);
+    world.least_version = 9; // also what was kept
+    reopen_keeper(&world);
+    assert_refused(kiln_keeper_valid(world.keeper, err_), KILN_E_DENIED, "trust_rolled_back");
+    world.least_version = 0;
+    reopen_keeper(&world);
+    assert_int_equal(kiln_keeper_valid(world.keeper, NULL), 0);
     world_close(&world);
 }
 
@@ -393,6 +415,7 @@ int main(void) {
         scratch_test(without_a_record_nothing_is_valid),
         scratch_test(a_forged_record_is_refused),
         scratch_test(a_rolled_back_record_is_refused_also_after_a_restart),
+        scratch_test(an_old_record_is_refused_by_who_has_seen_none),
         scratch_test(two_records_of_one_version_are_refused),
         scratch_test(a_frozen_record_ends_by_the_clock),
         scratch_test(a_record_from_the_future_is_refused),
