@@ -3,17 +3,20 @@
 Functions case_* always run, full_* with KILN_FULL in the environment or when they are named."""
 
 import contextlib
+import io
+import json
 import os
 import pathlib
 import re
 import signal
 import subprocess
+import tarfile
 import threading
 import time
 
 from kilnfleet import Fleet, why  # first: it knows where the others are
 from cases_projects import fetch_ripgrep
-from kilntest import REAL, Delta, artifacts, assert_same_artifacts, wait_for
+from kilntest import REAL, Delta, artifacts, assert_same_artifacts, digest, wait_for
 
 NO_NAMESPACES = ["unshare", "--user", "--map-root-user", "sh", "-c", 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"', "sh"]
 
@@ -125,6 +128,76 @@ def full_public_packages_are_shared(world):
         assert other.hits > 60 and other.local == 0 and other.errors == 0, str(other)
         assert other.executions == other.misses > 0, str(other)  # its own package, and what build scripts generate for
         assert_same_artifacts(artifacts(world.path("target-red")), artifacts(world.path("target-blue")), ("count-", "service-", "libservice"))
+
+
+def registry(world, name, base):
+    """A registry on the disk with two packages, `based` on `base`, whose source is the text."""
+    place = world.path(name)
+    for package, deps, source in (("base", [], base), ("based", ["base"], "pub fn two() -> u32 { 2 * base::one() }\n")):
+        manifest = f'[package]\nname = "{package}"\nversion = "1.0.0"\nedition = "2021"\n[dependencies]\n' + "".join(f'{one} = "1"\n' for one in deps)
+        archive = place / f"{package}-1.0.0.crate"
+        place.mkdir(exist_ok=True)
+        with tarfile.open(archive, "w:gz") as out:
+            for file, text in (("Cargo.toml", manifest), ("src/lib.rs", source)):
+                member = tarfile.TarInfo(f"{package}-1.0.0/{file}")
+                member.size = len(text)
+                out.addfile(member, io.BytesIO(text.encode()))
+        index = place / "index" / package[:2] / package[2:4] / package
+        index.parent.mkdir(parents=True, exist_ok=True)
+        index.write_text(json.dumps({
+            "name": package, "vers": "1.0.0", "cksum": digest(archive), "features": {}, "yanked": False,
+            "deps": [{"name": one, "req": "^1", "features": [], "optional": False, "default_features": True, "target": None, "kind": "normal"}
+                     for one in deps]}) + "\n")
+    return place
+
+
+def user_of(world, name, place):
+    """A project of its own that uses the packages of such a registry."""
+    root = world.path(name)
+    (root / "src").mkdir(parents=True)
+    (root / ".cargo").mkdir()
+    (root / ".cargo" / "config.toml").write_text(
+        f'[source.crates-io]\nreplace-with = "own"\n[source.own]\nlocal-registry = "{place}"\n')
+    (root / "Cargo.toml").write_text('[package]\nname = "user"\nversion = "0.1.0"\nedition = "2021"\n[dependencies]\nbased = "1"\n')
+    (root / "src" / "main.rs").write_text('fn main() { println!("{}", based::two()) }\n')
+    return root
+
+
+def case_an_archive_that_is_not_the_listed_one(world):
+    """Packages of the operators' list are compiled once for all tenants; one of the same name and version with another archive is its
+    tenant's own, and so is what depends on it."""
+    right = registry(world, "right", "pub fn one() -> u32 { 1 }\n")
+    wrong = registry(world, "wrong", "pub fn one() -> u32 { 666 }\n")
+    checksums = world.path("checksums")
+    checksums.write_text("".join(f"{digest(archive)}  {archive.name}\n" for archive in right.glob("*.crate")))
+
+    def build_of(place, agent, name):
+        return build(world, user_of(world, f"project-{name}", place), agent, f"target-{name}", cargo_home=world.path(f"home-{name}"))
+
+    with a_fleet(world) as fleet:
+        listed = fleet.stack.admin("public", "--roots", fleet.stack.roots(), "--checksums", str(checksums), str(right), str(wrong))
+        print(f"  {listed.stdout.strip()}")
+        fleet.verifier()
+        fleet.executor()
+        red, blue = fleet.agent("agent-1"), fleet.agent("agent-3")
+        other = build_of(wrong, red, "wrong")
+        assert other.executions == 3 and other.local == 0, str(other)
+        first = build_of(right, red, "red")
+        print(f"  red: wrong {other}, right {first}")
+        assert first.executions == 3 and first.local == 0, str(first)
+        second = build_of(right, blue, "blue")
+        print(f"  blue: {second}")
+        assert second.hits == 2 and second.executions == 1 and second.local == 0, str(second)  # its own crate
+        apart = build_of(wrong, blue, "blue-wrong")
+        assert apart.hits == 0 and apart.executions == 3, str(apart)
+        listing = fleet.stack.s3("root").request("GET", "/kiln-vault", query={"list-type": "2", "prefix": "ac/public/"}).body.decode()
+        assert listing.count("<Key>") == 2, listing
+        for name, text in (("red", "2"), ("blue", "2"), ("wrong", "1332"), ("blue-wrong", "1332")):
+            assert subprocess.run([world.path(f"target-{name}") / "debug" / "user"], capture_output=True, text=True).stdout == text + "\n"
+        alone = build_of(right, world.agent("embedded"), "alone")
+        assert alone.executions == 3, str(alone)
+        for name in ("red", "blue"):
+            assert_same_artifacts(artifacts(world.path(f"target-{name}")), artifacts(world.path("target-alone")))
 
 
 def hints(fleet):
