@@ -30,11 +30,9 @@
 #define OBSERVATIONS_MAX 64u
 
 // The limits of a job, in one place; the memory is also bounded by three quarters of the host's.
-static const struct {
-    uint64_t wall_ms, memory_bytes, out_bytes, tmp_bytes, file_bytes, text_bytes, inodes;
-    uint32_t processes;
-} limits = {.wall_ms = 20 * 60 * 1000, .memory_bytes = 8ull << 30, .out_bytes = 8ull << 30, .tmp_bytes = 4ull << 30,
-            .file_bytes = 4ull << 30, .text_bytes = 64u << 20, .inodes = 100000, .processes = 2048};
+static const struct kiln_job_limits usual_limits = {
+    .wall_ms = 20 * 60 * 1000, .memory_bytes = 8ull << 30, .out_bytes = 8ull << 30, .tmp_bytes = 4ull << 30,
+    .file_bytes = 4ull << 30, .text_bytes = 64u << 20, .inodes = 100000, .processes = 2048};
 
 struct job {
     const struct kiln_job_context *context;
@@ -80,9 +78,13 @@ static int conclude(struct job *job, enum kiln_run_status status, const char *wo
     return add_text(&job->candidate->reasons, &job->candidate->reasons_count, reason, err);
 }
 
-static uint64_t memory_limit(void) {
+static const struct kiln_job_limits *limits_of(const struct job *job) {
+    return job->context->limits ? job->context->limits : &usual_limits;
+}
+
+static uint64_t memory_limit(const struct kiln_job_limits *limits) {
     uint64_t host_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-    return host_bytes / 4 * 3 < limits.memory_bytes ? host_bytes / 4 * 3 : limits.memory_bytes;
+    return host_bytes / 4 * 3 < limits->memory_bytes ? host_bytes / 4 * 3 : limits->memory_bytes;
 }
 
 static int make_places(struct job *job, struct kiln_err *err) {
@@ -146,13 +148,14 @@ static int start(struct job *job, struct kiln_err *err) {
     kiln_autofree char *tmp = NULL;
     if (kiln_environment_fixed("TMPDIR", &tmp) && !tmp)
         return kiln_fail(err, KILN_E_NOMEM, "job");
+    const struct kiln_job_limits *limits = limits_of(job);
     struct kiln_run_spec spec = {
         .binds = binds, .links = links, .links_count = 3, .files = files, .files_count = 1,
         .argv = job->action.argv, .argc = job->action.argc, .cwd = job->action.cwd, .out_dir = job->places[TARGET],
-        .observer_dir = job->places[OBSERVER], .tmp_dir = tmp, .out_bytes = limits.out_bytes, .tmp_bytes = limits.tmp_bytes,
-        .observer_bytes = 2 * KILN_OBSERVE_LOG_BYTES, .inodes = limits.inodes, .wall_ms = limits.wall_ms,
-        .memory_bytes = memory_limit(), .file_bytes = limits.file_bytes, .text_bytes = limits.text_bytes,
-        .processes = limits.processes,
+        .observer_dir = job->places[OBSERVER], .tmp_dir = tmp, .out_bytes = limits->out_bytes, .tmp_bytes = limits->tmp_bytes,
+        .observer_bytes = 2 * KILN_OBSERVE_LOG_BYTES, .inodes = limits->inodes, .wall_ms = limits->wall_ms,
+        .memory_bytes = memory_limit(limits), .file_bytes = limits->file_bytes, .text_bytes = limits->text_bytes,
+        .processes = limits->processes,
     };
     struct kiln_digest seed;
     kiln_action_seed(&job->action, &seed);
@@ -317,7 +320,7 @@ static int add_output(struct job *job, enum kiln_output_kind kind, const char *n
 static int send_text(struct job *job, enum kiln_output_kind kind, int fd, struct kiln_upload *upload, struct kiln_err *err) {
     struct kiln_digest *digest = &job->text_digests[kind == KILN_OUTPUT_STDERR];
     uint64_t size;
-    int rc = kiln_digest_of_fd(fd, limits.text_bytes + 1, digest, &size, err);
+    int rc = kiln_digest_of_fd(fd, limits_of(job)->text_bytes + 1, digest, &size, err);
     if (rc == 0)
         rc = add_output(job, kind, "", false, size, digest, err);
     return rc ? rc : kiln_upload_add(upload, fd, size, digest, err);
@@ -365,6 +368,7 @@ static int judge_end(struct job *job, struct kiln_err *err) {
     case KILN_END_WALL:
     case KILN_END_MEMORY:
     case KILN_END_TEXT:
+    case KILN_END_SPACE:
         return conclude(job, KILN_RUN_LIMIT, "job_limit", report->text, err);
     default:
         return conclude(job, KILN_RUN_INFRA, "sandbox_unavailable", report->text, err);
@@ -382,7 +386,7 @@ static int run_sandbox(struct job *job, struct kiln_err *err) {
     int rc = start(job, err);
     if (rc)
         return conclude(job, KILN_RUN_INFRA, "sandbox_unavailable", err->text, err);
-    rc = kiln_run_wait(&job->session, kiln_clock_ms() + limits.wall_ms + WALLS_MS, &job->report, err);
+    rc = kiln_run_wait(&job->session, kiln_clock_ms() + limits_of(job)->wall_ms + WALLS_MS, &job->report, err);
     if (rc)
         return conclude(job, KILN_RUN_INFRA, "sandbox_lost", err->text, err);
     return judge_end(job, err);

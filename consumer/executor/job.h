@@ -7,6 +7,11 @@
 #include "lib/core/sign.h"
 #include "lib/wire/records.h"
 
+struct kiln_job_limits {
+    uint64_t wall_ms, memory_bytes, out_bytes, tmp_bytes, file_bytes, text_bytes, inodes;
+    uint32_t processes;
+};
+
 struct kiln_job_context {
     const char *run_program;    // kiln-run
     const char *observer;       // libkiln-observe.so
@@ -17,6 +22,7 @@ struct kiln_job_context {
     int scratch_dir;            // for bundles; not needed with a store that wants none
     struct kiln_stages *stages;
     struct kiln_toolchain_roots *toolchains;
+    const struct kiln_job_limits *limits; // NULL: those of job.c, which is what executors have
 };
 
 // Fills *candidate (zeroed; kiln_candidate_release): never fails but for memory; what went wrong is in its status and reasons.

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "consumer/executor/host.h"
 #include "consumer/executor/settings.h"
 #include "consumer/executor/slots.h"
 #include "lib/base/cleanup.h"
@@ -144,6 +145,10 @@ static int subscribe(struct executor *executor, struct kiln_err *err) {
 
 static int open_executor(const struct options *options, struct executor *executor, struct kiln_err *err) {
     int rc = name_programs(options, executor, err);
+    // Embedded, the job's author and the host's user are the same: there it is said and no more.
+    if (rc == 0)
+        rc = kiln_executor_check_limits(executor->run_program, !executor->conf || kiln_conf_bool(executor->conf, "executor.insecure_limits"),
+                                        err);
     if (rc == 0)
         rc = executor->conf ? open_fleet(options, executor, err) : open_embedded(options, executor, err);
     if (rc == 0)

@@ -14,6 +14,8 @@ static const struct kiln_conf_key own[] = {
      "Disk space of fetched packages and libraries; what running jobs use may exceed it."},
     {"executor.drain", KILN_CONF_MS, "10m", NULL, NULL, false,
      "How long running jobs may go on after SIGTERM; a second SIGTERM ends them."},
+    {"executor.insecure_limits", KILN_CONF_BOOL, "false", NULL, NULL, false,
+     "Takes jobs although this host cannot bound the memory, swap or processor time of a whole job (kiln-run --limits)."},
     {"log.level", KILN_CONF_CHOICE, "info", NULL, "error|warn|info|debug", false, "What is written to standard error."},
     {"log.json", KILN_CONF_BOOL, "false", NULL, NULL, false, "One JSON object a line instead of key=value."},
 };

@@ -22,6 +22,7 @@
 #define PROC_TEXT_MAX (4u << 20)
 #define NAME_PREFIX "kiln-"
 #define LOCK_ATTEMPTS 8
+#define SHARES_OF_A_PROCESS 1024u
 
 // Is `word` an element of a list separated by `separator`?
 static bool listed(const char *list, size_t len, char separator, const char *word) {
@@ -182,27 +183,37 @@ static void open_v1(struct kiln_cgroup *cgroup, const char *mounts, const char *
     if (memory && make_group(cgroup, memory)) {
         int dir = cgroup->groups[cgroup->count - 1].dir;
         cgroup->memory = write_number(dir, "memory.limit_in_bytes", memory_bytes) == 0;
-        write_number(dir, "memory.memsw.limit_in_bytes", memory_bytes); // absent without swap accounting
+        cgroup->swap = write_number(dir, "memory.memsw.limit_in_bytes", memory_bytes) == 0; // absent without swap accounting
         if (!cgroup->memory)
             drop_last_group(cgroup);
     }
     kiln_autofree char *pids = kiln_cgroup_place(mounts, membership, "pids");
-    if (pids && make_group(cgroup, pids) && write_number(cgroup->groups[cgroup->count - 1].dir, "pids.max", processes))
-        drop_last_group(cgroup);
+    if (pids && make_group(cgroup, pids)) {
+        cgroup->processes = write_number(cgroup->groups[cgroup->count - 1].dir, "pids.max", processes) == 0;
+        if (!cgroup->processes)
+            drop_last_group(cgroup);
+    }
+    kiln_autofree char *cpu = kiln_cgroup_place(mounts, membership, "cpu");
+    cgroup->cpu = cpu && make_group(cgroup, cpu);
+    // Beside it may run processes without a group of their own, and against those it must not count as a single one.
+    if (cgroup->cpu)
+        write_number(cgroup->groups[cgroup->count - 1].dir, "cpu.shares", SHARES_OF_A_PROCESS * (uint64_t)sysconf(_SC_NPROCESSORS_ONLN));
 }
 
-static bool hands_down(const char *path) {
+static bool hands_down(const char *path, bool *cpu) {
     kiln_autofd int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     kiln_autobuf struct kiln_buf text = KILN_BUF_INIT(4096);
     if (dir < 0 || !read_value(dir, "cgroup.subtree_control", &text))
         return false;
     size_t len = strcspn(kiln_buf_text(&text), "\n");
+    *cpu = listed(kiln_buf_text(&text), len, ' ', "cpu");
     return listed(kiln_buf_text(&text), len, ' ', "memory") && listed(kiln_buf_text(&text), len, ' ', "pids");
 }
 
 // A group with processes in it cannot hand controllers down, so ours is usually made beside our own group, not in it.
 static void open_v2(struct kiln_cgroup *cgroup, char *place, uint64_t memory_bytes, uint32_t processes) {
-    while (!hands_down(place)) {
+    bool cpu;
+    while (!hands_down(place, &cpu)) {
         char *slash = strrchr(place, '/');
         if (!slash || slash == place)
             return;
@@ -213,12 +224,24 @@ static void open_v2(struct kiln_cgroup *cgroup, char *place, uint64_t memory_byt
         return;
     int dir = cgroup->groups[0].dir;
     cgroup->memory = write_number(dir, "memory.max", memory_bytes) == 0;
-    write_value(dir, "memory.swap.max", "0"); // absent without swap accounting
+    cgroup->swap = write_value(dir, "memory.swap.max", "0") == 0; // absent without swap accounting
     write_value(dir, "memory.oom.group", "1");
-    if (write_number(dir, "pids.max", processes) || !cgroup->memory) {
-        cgroup->memory = false;
+    cgroup->processes = write_number(dir, "pids.max", processes) == 0;
+    cgroup->cpu = cpu;
+    if (!cgroup->processes || !cgroup->memory) {
+        cgroup->memory = cgroup->swap = cgroup->processes = cgroup->cpu = false;
         drop_last_group(cgroup);
     }
+}
+
+// On a host without swap there is nothing to bound.
+static int note_swap(struct kiln_cgroup *cgroup) {
+    kiln_autobuf struct kiln_buf text = KILN_BUF_INIT(PROC_TEXT_MAX);
+    if (read_value(AT_FDCWD, "/proc/swaps", &text)) {
+        const char *second = strchr(kiln_buf_text(&text), '\n');
+        cgroup->swap |= !second || !second[1];
+    }
+    return 0;
 }
 
 int kiln_cgroup_open(struct kiln_cgroup *cgroup, uint64_t memory_bytes, uint32_t processes, struct kiln_err *err) {
@@ -232,12 +255,14 @@ int kiln_cgroup_open(struct kiln_cgroup *cgroup, uint64_t memory_bytes, uint32_t
         return 0; // a kernel without control groups
     const char *mounts_text = kiln_buf_text(&mounts);
     open_v1(cgroup, mounts_text, kiln_buf_text(&membership), memory_bytes, processes);
-    if (cgroup->count)
-        return 0;
+    if (cgroup->memory || cgroup->processes)
+        return note_swap(cgroup);
+    kiln_cgroup_release(cgroup); // a share of the processors alone keeps nobody from v2
+    cgroup->cpu = false;
     kiln_autofree char *place = kiln_cgroup_place(mounts_text, kiln_buf_text(&membership), "");
     if (place)
         open_v2(cgroup, place, memory_bytes, processes);
-    return 0;
+    return note_swap(cgroup);
 }
 
 pid_t kiln_cgroup_fork(const struct kiln_cgroup *cgroup, struct kiln_err *err) {

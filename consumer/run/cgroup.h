@@ -1,7 +1,10 @@
-// The job's control group: a bound on memory and processes, counted over the whole job, where the host lets us make one.
+// The job's control group: a bound on memory, swap and processes, counted over the whole job, and a fair share of the processors,
+// where the host lets us make one.
 //
-// cgroup v1 (memory and pids hierarchies) and v2 (the nearest ancestor that hands memory and pids down) are used as they
-// are found; nothing of the host's set-up is changed. The group is called kiln-PID after kiln-run's process and made
+// What is used: cgroup v1 (hierarchies memory, pids and cpu) where there is one that lets us; else v2 (the nearest ancestor that
+// hands memory and pids down, and cpu if it does); else resource limits alone, which bound each process (limits.h). Of the
+// processors no job has fewer than its share, however many threads the others start; nothing caps one that is alone.
+// Nothing of the host's set-up is changed. The group is called kiln-PID after kiln-run's process and made
 // below kiln-run's own group, or in v2, where a group that holds processes cannot hand controllers down, mostly beside it;
 // so the host's limits on its parent still hold. Groups that a killed kiln-run left are removed by the next one.
 // Calling order: open, fork, (in the child) join, (after the job is gone) read, release. Not finding a usable hierarchy is no
@@ -15,7 +18,7 @@
 
 #include "lib/base/err.h"
 
-#define KILN_CGROUP_GROUPS 2 // v1: memory and pids apart
+#define KILN_CGROUP_GROUPS 3 // v1: memory, pids and cpu apart
 
 struct kiln_cgroup {
     struct kiln_cgroup_group {
@@ -23,7 +26,7 @@ struct kiln_cgroup {
     } groups[KILN_CGROUP_GROUPS];
     size_t count;
     char name[32];
-    bool memory; // the memory bound is set
+    bool memory, swap, processes, cpu; // what is bounded; swap also when the host has none
     bool v2;
 };
 

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 void kiln_ending_set(struct kiln_run_report *report, enum kiln_run_end how, uint32_t value, const char *text) {
     if (report->end)
@@ -17,6 +18,14 @@ void kiln_ending_by_code(struct kiln_run_report *report, unsigned code) {
         kiln_ending_set(report, KILN_END_SIGNAL, code - 128, strsignal((int)code - 128));
     else
         kiln_ending_set(report, KILN_END_EXIT, code, "");
+}
+
+void kiln_ending_by_space(struct kiln_run_report *report, const int dirs[], size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        struct statvfs room;
+        if (fstatvfs(dirs[i], &room) == 0 && (room.f_bavail == 0 || room.f_favail == 0))
+            kiln_ending_set(report, KILN_END_SPACE, 0, room.f_bavail ? "made more files than it may" : "wrote more than it may");
+    }
 }
 
 void kiln_ending_by_wall(struct kiln_run_report *report, uint64_t wall_ms) {

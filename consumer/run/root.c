@@ -278,6 +278,8 @@ static int furnish(const struct kiln_run_spec *spec, const struct kiln_root_owne
     if (rc == 0)
         rc = kiln_fs_open_beneath(root->dir, spec->observer_dir + 1, O_RDONLY | O_DIRECTORY, &root->observer_dir, err);
     if (rc == 0)
+        rc = kiln_fs_open_beneath(root->dir, spec->tmp_dir + 1, O_RDONLY | O_DIRECTORY, &root->tmp_dir, err);
+    if (rc == 0)
         rc = kiln_observer_dir_fill(root->observer_dir, spec, owner->uid, owner->gid, err);
     if (rc == 0)
         rc = make_files_and_links(root->dir, &parts->layout, spec, err);
@@ -306,7 +308,7 @@ int kiln_root_build(const struct kiln_run_spec *spec, const struct kiln_root_own
 }
 
 void kiln_root_release(struct kiln_root *root) {
-    int *const fds[] = {&root->dir, &root->out_dir, &root->observer_dir};
+    int *const fds[] = {&root->dir, &root->out_dir, &root->observer_dir, &root->tmp_dir};
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
         if (*fds[i] >= 0)
             close(kiln_steal_fd(fds[i]));

@@ -16,10 +16,10 @@
 
 struct kiln_root {
     int dir;          // the root of the tree
-    int out_dir, observer_dir;
+    int out_dir, observer_dir, tmp_dir;
 };
 
-#define KILN_ROOT_INIT ((struct kiln_root){-1, -1, -1})
+#define KILN_ROOT_INIT ((struct kiln_root){-1, -1, -1, -1})
 
 struct kiln_root_owner {
     uid_t uid; // of the writable directories: the job's, as this process's user namespace names it

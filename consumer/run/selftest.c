@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "consumer/run/client.h"
+#include "consumer/run/host_limits.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/fs.h"
@@ -143,6 +144,7 @@ int kiln_selftest_run(const char *bwrap) {
     self[len > 0 ? len : 0] = 0;
     kiln_autofd int listener = listen_on_loopback(port, &err);
     int rc = listener < 0 ? err.code : run_probe(bwrap, self, port, &err);
+    kiln_host_limits_print(); // what is weak is no wall that does not stand
     if (rc == 0)
         return EXIT_SUCCESS;
     if (err.text[0])

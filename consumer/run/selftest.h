@@ -1,5 +1,5 @@
 // `kiln-run --self-test`: starts a sandbox as for a job, with this very program as the job, which tries each wall from
-// inside and prints a line per wall: "ok NAME TEXT" or "BAD NAME TEXT". What `kiln doctor` shows.
+// inside and prints a line per wall: "ok NAME TEXT" or "BAD NAME TEXT"; then the lines of host_limits.h. What `kiln doctor` shows.
 #pragma once
 
 // Exit status for main: 0 when every wall stood. A sandbox that cannot be started is said on stderr.

@@ -24,15 +24,20 @@ struct report {
     bool healthy;
 };
 
-static void say(struct report *report, bool ok, const char *check, const char *text) {
+static void say_verdict(struct report *report, const char *verdict, const char *check, const char *text) {
+    bool weak = !strcmp(verdict, "weak"), ok = weak || !strcmp(verdict, "ok");
     report->healthy &= ok;
     if (report->json)
-        json_array_append_new(report->json, json_pack("{s:s,s:b,s:s}", "check", check, "ok", ok, "text", text));
+        json_array_append_new(report->json, json_pack("{s:s,s:b,s:b,s:s}", "check", check, "ok", ok, "weak", weak, "text", text));
     else
-        kiln_buf_addf(report->out, "%-4s %-18s %s\n", ok ? "ok" : "BAD", check, text);
+        kiln_buf_addf(report->out, "%-4s %-18s %s\n", verdict, check, text);
 }
 
-// kiln-run --self-test runs a job in the sandbox that tries each wall and prints "ok|BAD NAME TEXT" lines.
+static void say(struct report *report, bool ok, const char *check, const char *text) {
+    say_verdict(report, ok ? "ok" : "BAD", check, text);
+}
+
+// kiln-run --self-test runs a job in the sandbox that tries each wall and prints "ok|weak|BAD NAME TEXT" lines.
 static void check_sandbox(const struct kiln_agent *agent, struct report *report) {
     kiln_autofree char *program = kiln_path_join(agent->options.libexec, "kiln-run");
     char *argv[] = {(char *)"kiln-run", (char *)"--self-test", NULL};
@@ -52,7 +57,7 @@ static void check_sandbox(const struct kiln_agent *agent, struct report *report)
         char verdict[8], name[64];
         int at = 0;
         if (sscanf(line, "%7s %63s %n", verdict, name, &at) >= 2)
-            say(report, !strcmp(verdict, "ok"), name, line + at);
+            say_verdict(report, verdict, name, line + at);
     }
     if (status || !lines) {
         char *text = (char *)kiln_buf_text(&errout);

@@ -14,6 +14,8 @@
 #include <sys/un.h>
 #include <time.h>
 
+#include "consumer/run/cgroup.h"
+
 static char marker[40]; // an argument of every job of this process
 
 static void pause_briefly(void) { nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL); }
@@ -314,6 +316,48 @@ static void start_spinning(struct rig *rig) {
     assert_true(runs_by(kiln_clock_ms() + 10000));
 }
 
+// The cgroup file of a process of the job.
+static void read_groups(struct kiln_buf *text) {
+    DIR *proc = opendir("/proc");
+    for (struct dirent *entry; text->len == 0 && (entry = readdir(proc));) {
+        char path[300];
+        kiln_autobuf struct kiln_buf line = KILN_BUF_INIT(1u << 16);
+        snprintf(path, sizeof path, "/proc/%s/cmdline", entry->d_name);
+        if (entry->d_name[0] < '1' || entry->d_name[0] > '9' || kiln_fs_read_file(AT_FDCWD, path, &line, NULL))
+            continue;
+        if (line.len < 5 || strcmp((const char *)line.data, "/job"))
+            continue;
+        snprintf(path, sizeof path, "/proc/%s/cgroup", entry->d_name);
+        if (memmem(line.data, line.len, marker, strlen(marker)))
+            kiln_fs_read_file(AT_FDCWD, path, text, NULL);
+    }
+    closedir(proc);
+}
+
+static void runs_in_groups_of_its_own(void **state) {
+    (void)state;
+    struct kiln_cgroup possible;
+    assert_int_equal(kiln_cgroup_open(&possible, 1u << 20, 10, NULL), 0);
+    const char *const controllers[] = {possible.memory ? "memory" : NULL, possible.processes ? "pids" : NULL, possible.cpu ? "cpu" : NULL};
+    bool v2 = possible.v2;
+    kiln_cgroup_release(&possible);
+    struct rig rig;
+    kiln_autobuf struct kiln_buf text = KILN_BUF_INIT(1u << 16);
+    start_spinning(&rig);
+    for (uint64_t deadline_ms = kiln_clock_ms() + 5000; text.len == 0 && kiln_clock_left_ms(deadline_ms);)
+        read_groups(&text);
+    for (size_t i = 0; i < 3; i++) {
+        char *line = strdup(kiln_buf_text(&text)), *rest = line, *found = NULL;
+        for (char *at; controllers[i] && (at = strsep(&rest, "\n"));)
+            if (v2 ? !strncmp(at, "0::", 3) : strstr(at, controllers[i]) && !strstr(at, "cpuset"))
+                found = strstr(at, "/kiln-") ? at : found;
+        if (controllers[i] && !found)
+            fail_msg("the job is in no group of %s: %s", controllers[i], kiln_buf_text(&text));
+        free(line);
+    }
+    rig_release(&rig);
+}
+
 static void dies_with_kiln_run(void **state) {
     (void)state;
     glob_t groups = list_groups();
@@ -433,6 +477,7 @@ static int tests(void) {
         cmocka_unit_test(daemon_is_dead_before_the_report),
         cmocka_unit_test(disk_is_bounded),
         cmocka_unit_test(killing_everything_kills_the_job_only),
+        cmocka_unit_test(runs_in_groups_of_its_own),
         cmocka_unit_test(dies_with_kiln_run),
         cmocka_unit_test(dies_while_the_walls_rise),
         cmocka_unit_test(dies_with_the_starter),

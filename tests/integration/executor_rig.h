@@ -21,6 +21,7 @@ struct world {
     struct kiln_store *verifier_store;
     struct kiln_job_context context;
     struct kiln_digest runtime, rustc, pack;
+    const char *without; // walls that are taken away (tests/attack/leaky_run.c); NULL: all stand
 };
 
 static inline void join(char out[512], const char *a, const char *b) {
@@ -159,8 +160,53 @@ static inline void make_action(const struct world *world, const char *deed, stru
         assert_int_equal(kiln_action_add_arg(action, args[i], NULL), 0);
     assert_int_equal(kiln_action_add_env(action, "DEED", deed, NULL), 0);
     assert_int_equal(kiln_action_add_env(action, "OBSERVER", observer, NULL), 0);
+    if (world->without)
+        assert_int_equal(kiln_action_add_env(action, "KILN_WITHOUT", world->without, NULL), 0);
     assert_int_equal(kiln_action_add_input(action, package, KILN_INPUT_PACK, &world->pack, NULL), 0);
     struct kiln_err err = {0};
     if (kiln_action_finish(action, &err))
         fail_msg("%s", err.text);
+}
+
+// One job that does `deed`.
+static inline void executor_run(const struct world *world, const char *deed, struct kiln_candidate *candidate) {
+    kiln_autoaction struct kiln_action action = {0};
+    kiln_autobuf struct kiln_buf encoding = KILN_BUF_INIT(KILN_ACTION_BYTES_MAX);
+    make_action(world, deed, &action);
+    assert_int_equal(kiln_action_encode(&action, &encoding, NULL), 0);
+    struct kiln_work work = {.attempt = 1, .lease_ms = 10000, .action = encoding.data, .action_len = encoding.len,
+                             .scope = (char *)"local"};
+    work.job.bytes[15] = 1;
+    assert_int_equal(kiln_action_digest(&action, &work.action_digest, NULL), 0);
+    struct kiln_err err = {0};
+    struct kiln_job_context context = world->context;
+    if (world->without)
+        context.run_program = rig_program("tests/leaky_run");
+    if (kiln_job_run(&context, &work, candidate, &err))
+        fail_msg("%s", err.text);
+    assert_true(kiln_digest_equal(&candidate->action_digest, &work.action_digest));
+}
+
+static inline void explain(const struct kiln_candidate *candidate) {
+    for (size_t i = 0; i < candidate->reasons_count; i++)
+        fprintf(stderr, "reason: %s\n", candidate->reasons[i]);
+    for (size_t i = 0; i < candidate->observations_count; i++)
+        fprintf(stderr, "observed: %s\n", candidate->observations[i]);
+}
+
+static inline void assert_stored(const struct world *world, const struct kiln_candidate_output *output, const char *expected) {
+    char hex[KILN_DIGEST_HEX_LEN + 1];
+    kiln_digest_format(&output->digest, hex);
+    kiln_autofree char *key = kiln_key_quarantine_out(EXECUTOR, "00000000000000000000000000000001", 1, hex);
+    kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(1u << 20);
+    assert_int_equal(kiln_store_get_bytes(world->verifier_store, KILN_SPACE_QUARANTINE, key, &bytes, NULL), 0);
+    assert_string_equal(kiln_buf_text(&bytes), expected);
+    assert_int_equal(output->size, bytes.len);
+}
+
+static inline bool starts_with_any(char *const *list, size_t count, const char *prefix) {
+    for (size_t i = 0; i < count; i++)
+        if (!strncmp(list[i], prefix, strlen(prefix)))
+            return true;
+    return false;
 }

@@ -1,42 +1,10 @@
 // One job through the executor: from work and stored inputs to a candidate and uploaded outputs, in a real sandbox.
 #include "tests/integration/executor_rig.h"
 
-static void run(const struct world *world, const char *deed, struct kiln_candidate *candidate) {
-    kiln_autoaction struct kiln_action action = {0};
-    kiln_autobuf struct kiln_buf encoding = KILN_BUF_INIT(KILN_ACTION_BYTES_MAX);
-    make_action(world, deed, &action);
-    assert_int_equal(kiln_action_encode(&action, &encoding, NULL), 0);
-    struct kiln_work work = {.attempt = 1, .lease_ms = 10000, .action = encoding.data, .action_len = encoding.len,
-                             .scope = (char *)"local"};
-    work.job.bytes[15] = 1;
-    assert_int_equal(kiln_action_digest(&action, &work.action_digest, NULL), 0);
-    struct kiln_err err = {0};
-    if (kiln_job_run(&world->context, &work, candidate, &err))
-        fail_msg("%s", err.text);
-    assert_true(kiln_digest_equal(&candidate->action_digest, &work.action_digest));
-}
-
-static void explain(const struct kiln_candidate *candidate) {
-    for (size_t i = 0; i < candidate->reasons_count; i++)
-        fprintf(stderr, "reason: %s\n", candidate->reasons[i]);
-    for (size_t i = 0; i < candidate->observations_count; i++)
-        fprintf(stderr, "observed: %s\n", candidate->observations[i]);
-}
-
-static void assert_stored(const struct world *world, const struct kiln_candidate_output *output, const char *expected) {
-    char hex[KILN_DIGEST_HEX_LEN + 1];
-    kiln_digest_format(&output->digest, hex);
-    kiln_autofree char *key = kiln_key_quarantine_out(EXECUTOR, "00000000000000000000000000000001", 1, hex);
-    kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(1u << 20);
-    assert_int_equal(kiln_store_get_bytes(world->verifier_store, KILN_SPACE_QUARANTINE, key, &bytes, NULL), 0);
-    assert_string_equal(kiln_buf_text(&bytes), expected);
-    assert_int_equal(output->size, bytes.len);
-}
-
 static void brings_back_what_was_made(void **state) {
     const struct world *world = *state;
     struct kiln_candidate candidate = {0};
-    run(world, "good", &candidate);
+    executor_run(world, "good", &candidate);
     if (candidate.status != KILN_RUN_EXITED || candidate.exit_code || candidate.observations_count || candidate.reasons_count)
         explain(&candidate);
     assert_int_equal(candidate.status, KILN_RUN_EXITED);
@@ -58,13 +26,6 @@ static void brings_back_what_was_made(void **state) {
     kiln_candidate_release(&candidate);
 }
 
-static bool starts_with_any(char *const *list, size_t count, const char *prefix) {
-    for (size_t i = 0; i < count; i++)
-        if (!strncmp(list[i], prefix, strlen(prefix)))
-            return true;
-    return false;
-}
-
 static void reports_how_a_job_ended(void **state) {
     const struct world *world = *state;
     static const struct {
@@ -80,7 +41,7 @@ static void reports_how_a_job_ended(void **state) {
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct kiln_candidate candidate = {0};
-        run(world, cases[i].deed, &candidate);
+        executor_run(world, cases[i].deed, &candidate);
         if (candidate.status != cases[i].status)
             explain(&candidate);
         assert_int_equal(candidate.status, cases[i].status);
@@ -101,7 +62,7 @@ static void observes_what_makes_a_result_local(void **state) {
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct kiln_candidate candidate = {0};
-        run(world, cases[i][0], &candidate);
+        executor_run(world, cases[i][0], &candidate);
         assert_int_equal(candidate.status, KILN_RUN_EXITED);
         if (!starts_with_any(candidate.observations, candidate.observations_count, cases[i][1])) {
             explain(&candidate);
@@ -116,7 +77,7 @@ static void notices_that_nobody_watches(void **state) {
     struct world *world = *state;
     struct kiln_candidate candidate = {0};
     world->context.observer = COMPILER;
-    run(world, "good", &candidate);
+    executor_run(world, "good", &candidate);
     assert_int_equal(candidate.status, KILN_RUN_EXITED);
     assert_true(starts_with_any(candidate.observations, candidate.observations_count, "observer_missing"));
     kiln_candidate_release(&candidate);
@@ -127,18 +88,18 @@ static void blames_itself_where_it_should(void **state) {
     struct kiln_candidate candidate = {0};
     const char *observer = world->context.observer, *run_program = world->context.run_program;
     world->context.observer = "/absent/observe.so";
-    run(world, "good", &candidate);
+    executor_run(world, "good", &candidate);
     assert_int_equal(candidate.status, KILN_RUN_INFRA);
     kiln_candidate_release(&candidate);
     world->context.observer = observer;
     world->context.run_program = "/absent/kiln-run";
-    run(world, "good", &candidate);
+    executor_run(world, "good", &candidate);
     assert_int_equal(candidate.status, KILN_RUN_INFRA);
     assert_true(starts_with_any(candidate.reasons, candidate.reasons_count, "sandbox_unavailable: "));
     kiln_candidate_release(&candidate);
     world->context.run_program = run_program;
     world->pack.bytes[0] ^= 1;
-    run(world, "good", &candidate);
+    executor_run(world, "good", &candidate);
     assert_int_equal(candidate.status, KILN_RUN_INFRA);
     assert_true(starts_with_any(candidate.reasons, candidate.reasons_count, "staging: "));
     kiln_candidate_release(&candidate);

@@ -1,0 +1,10 @@
+// What the executor asks of its host before it takes work.
+#pragma once
+
+#include <stdbool.h>
+
+#include "lib/base/err.h"
+
+// Has kiln-run try which limits hold here (kiln-run --limits). Where some do not: `weak_allowed` logs them once and goes on, else
+// KILN_E_DENIED with a text that names them.
+int kiln_executor_check_limits(const char *run_program, bool weak_allowed, struct kiln_err *err);
