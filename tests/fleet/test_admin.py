@@ -210,6 +210,19 @@ def test_the_storage_holds_what_a_verifier_needs(stack):
     assert "honours" in stack.admin_as("verifier-1", "probe").stdout
 
 
+def test_an_expired_certificate_opens_nothing(stack):
+    role, authority, place = stack.role("executor-1"), stack.dir / "tls", stack.dir / "expired"
+    place.mkdir()
+    openssl = ["openssl", "x509", "-req", "-in", place / "request", "-CA", authority / "ca.crt", "-CAkey", authority / "ca.key", "-set_serial", "1"]
+    subprocess.run(["openssl", "req", "-new", "-key", role / "tls.key", "-subj", "/CN=executor-1", "-out", place / "request"], check=True)
+    for days, opens in (("1", True), ("-1", False)):
+        subprocess.run([*openssl, "-days", days, "-out", place / "tls.crt"], check=True, capture_output=True)
+        done = subprocess.run(["kcat", "-L", "-m", "5", "-b", stack.env()["KILN_STACK_BROKERS"], "-X", "security.protocol=ssl",
+                               "-X", f"ssl.ca.location={role / 'ca.crt'}", "-X", f"ssl.certificate.location={place / 'tls.crt'}",
+                               "-X", f"ssl.key.location={role / 'tls.key'}"], capture_output=True, text=True, timeout=60)
+        assert (done.returncode == 0 and "kiln.candidates" in done.stdout) == opens, (days, done)
+
+
 def test_kiln_admin_is_run_by_kiln(stack):
     place = stack.dir / "bin"
     place.mkdir()
