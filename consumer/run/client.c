@@ -117,6 +117,8 @@ static int write_spec(const struct kiln_run_spec *spec, int *fd, struct kiln_err
     }
     struct kiln_run_spec renumbered = *spec;
     renumbered.binds = binds;
+    if (spec->watch_fd)
+        renumbered.watch_fd = (uint32_t)(FIRST_BIND_FD + spec->binds_count);
     int rc = kiln_run_spec_encode(&renumbered, &bytes, err);
     kiln_autofd int memfd = rc ? -1 : memfd_create("kiln-spec", MFD_CLOEXEC);
     if (rc == 0 && memfd < 0)
@@ -130,7 +132,7 @@ static int write_spec(const struct kiln_run_spec *spec, int *fd, struct kiln_err
 
 static int spawn(const struct kiln_run_options *options, const struct kiln_run_spec *spec, int socket, int memfd,
                  pid_t *pid, struct kiln_err *err) {
-    kiln_autofree struct kiln_proc_fd *fds = calloc(spec->binds_count + 5, sizeof *fds);
+    kiln_autofree struct kiln_proc_fd *fds = calloc(spec->binds_count + 6, sizeof *fds);
     kiln_autofd int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (!fds || null < 0)
         return kiln_fail_errno(err, KILN_E_IO, "starting %s", options->program);
@@ -142,7 +144,18 @@ static int spawn(const struct kiln_run_options *options, const struct kiln_run_s
     fds[count++] = (struct kiln_proc_fd){memfd, KILN_RUN_SPEC_FD};
     for (size_t i = 0; i < spec->binds_count; i++)
         fds[count++] = (struct kiln_proc_fd){(int)spec->binds[i].fd, (int)(FIRST_BIND_FD + i)};
-    char *const argv[] = {(char *)"kiln-run", options->bwrap ? (char *)"--bwrap" : NULL, (char *)options->bwrap, NULL};
+    if (spec->watch_fd)
+        fds[count++] = (struct kiln_proc_fd){(int)spec->watch_fd, (int)(FIRST_BIND_FD + spec->binds_count)};
+    char *argv[KILN_RUN_ARGUMENTS_MAX + 4];
+    size_t argc = 0;
+    argv[argc++] = (char *)"kiln-run";
+    if (options->bwrap) {
+        argv[argc++] = (char *)"--bwrap";
+        argv[argc++] = (char *)options->bwrap;
+    }
+    for (size_t i = 0; options->arguments && options->arguments[i] && i < KILN_RUN_ARGUMENTS_MAX; i++)
+        argv[argc++] = (char *)options->arguments[i];
+    argv[argc] = NULL;
     char *const envp[] = {NULL};
     const struct kiln_proc_options child = {
         .program = options->program, .argv = argv, .envp = envp, .cwd = "/", .fds = fds, .fds_count = count};

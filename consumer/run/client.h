@@ -21,13 +21,16 @@ struct kiln_run_session {
 #define KILN_RUN_SESSION_INIT ((struct kiln_run_session){.pid = -1, .socket = -1, .out_dir = -1, .observer_dir = -1, \
                                                          .stdout_text = -1, .stderr_text = -1})
 
+#define KILN_RUN_ARGUMENTS_MAX 8
+
 struct kiln_run_options {
-    const char *program;      // kiln-run
+    const char *program;      // kiln-run, or kiln-run-docker
     const char *bwrap;        // NULL: kiln-run's default
+    const char *const *arguments; // further ones, at most KILN_RUN_ARGUMENTS_MAX and a NULL; NULL: none
     uint64_t deadline_ms;     // monotonic, for the walls to stand
 };
 
-// In `spec`, the descriptors of the binds are the caller's own; the child gets duplicates. KILN_E_DENIED: kiln-run refused
+// In `spec`, the descriptors are the caller's own; the child gets duplicates. KILN_E_DENIED: kiln-run refused
 // (a wall could not be raised), with its text; nothing was run.
 int kiln_run_start(const struct kiln_run_options *options, const struct kiln_run_spec *spec,
                    struct kiln_run_session *session, struct kiln_err *err);

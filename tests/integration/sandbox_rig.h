@@ -25,6 +25,13 @@
 #include "lib/base/path.h"
 #include "lib/rustc/paths.h"
 
+// A test file can be built twice, for both backends: as it is, and with RIG_DOCKER, when all of its jobs run in containers.
+#ifdef RIG_DOCKER
+#include "tests/docker/docker_rig.h"
+static struct docker_rig rig_docker;
+static char rig_jobs[64]; // where kiln-run-docker keeps small files
+#endif
+
 #define RIG_ARGS_MAX 24
 #define RIG_BINDS_MAX 16
 #define RIG_TEXT_MAX (8u << 20)
@@ -49,7 +56,7 @@ struct rig {
 // What the tests start. As root they are copied to where an ordinary user gets at them, wherever the build lies.
 static const char *const rig_programs[] = {"consumer/kiln-run", "consumer/kiln-executor", "consumer/libkiln-observe.so",
                                            "tests/sandbox_job", "tests/executor_compiler", "tests/leaky_bwrap",
-                                           "tests/leaky_run", "tests/attacker"};
+                                           "tests/leaky_run", "tests/attacker", "consumer/kiln-run-docker", "consumer/kiln-init"};
 static char rig_dir[64]; // with those programs; "" for the build itself
 
 // One of rig_programs; valid as long as the tests run.
@@ -64,6 +71,9 @@ static inline const char *rig_program(const char *name) {
     return NULL;
 }
 
+#ifdef RIG_DOCKER
+#define RIG_RUN rig_program("consumer/kiln-run-docker")
+#else
 #define RIG_RUN rig_program("consumer/kiln-run")
 #define RIG_JOB rig_program("tests/sandbox_job")
 
@@ -148,6 +158,11 @@ static inline int rig_start(struct rig *rig) {
         rig->env[rig->spec.env_count++] = without;
     }
     const struct kiln_run_options options = {
+#ifdef RIG_DOCKER
+    const char *const arguments[] = {"--socket", rig_docker.socket, "--dir", rig_jobs, NULL};
+#else
+    const char *const *const arguments = NULL;
+#endif
         .program = without ? rig_program("tests/leaky_run") : RIG_RUN, .bwrap = rig->bwrap, .deadline_ms = kiln_clock_ms() + 20000};
     return kiln_run_start(&options, &rig->spec, &rig->session, &rig->err);
 }
@@ -240,8 +255,37 @@ static inline int rig_as_user(int (*tests)(void)) {
 }
 
 // Runs the tests in a child as an ordinary user when this is root, and in this process as whoever it is.
+#ifdef RIG_DOCKER
+static int (*rig_docker_tests)(void);
+
+static inline int rig_with_jobs(void) {
+    strcpy(rig_jobs, "/tmp/kiln-jobs-XXXXXX");
+    if (!mkdtemp(rig_jobs))
+        return 1;
+    int failed = rig_docker_tests();
+    kiln_fs_remove_tree(AT_FDCWD, rig_jobs, NULL);
+    return failed;
+}
+
+static inline int rig_in_docker(int (*tests)(void)) {
+    int status = docker_rig_up(&rig_docker);
+    if (status)
+        return status;
+    rig_docker_tests = tests;
+    status = 1;
+    if (rig_copy_programs())
+        status = rig_as_user(rig_with_jobs) + rig_with_jobs();
+    kiln_fs_remove_tree(AT_FDCWD, rig_dir, NULL);
+    docker_rig_down(&rig_docker);
+    return status;
+}
+#endif
+
 static inline int rig_both(int (*tests)(void)) {
     if (geteuid() != 0)
+#ifdef RIG_DOCKER
+    return rig_in_docker(tests);
+#endif
         return tests();
     int failed = 1;
     if (rig_copy_programs())
