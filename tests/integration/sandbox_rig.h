@@ -75,6 +75,7 @@ static inline const char *rig_program(const char *name) {
 #define RIG_RUN rig_program("consumer/kiln-run-docker")
 #else
 #define RIG_RUN rig_program("consumer/kiln-run")
+#endif
 #define RIG_JOB rig_program("tests/sandbox_job")
 
 static inline bool rig_copy_programs(void) {
@@ -163,7 +164,8 @@ static inline int rig_start(struct rig *rig) {
 #else
     const char *const *const arguments = NULL;
 #endif
-        .program = without ? rig_program("tests/leaky_run") : RIG_RUN, .bwrap = rig->bwrap, .deadline_ms = kiln_clock_ms() + 20000};
+    const struct kiln_run_options options = {
+        .arguments = arguments, .program = without ? rig_program("tests/leaky_run") : RIG_RUN, .bwrap = rig->bwrap, .deadline_ms = kiln_clock_ms() + 20000};
     return kiln_run_start(&options, &rig->spec, &rig->session, &rig->err);
 }
 
