@@ -158,7 +158,6 @@ static inline int rig_start(struct rig *rig) {
         assert_true(asprintf(&without, "KILN_WITHOUT=%s", rig->without) > 0);
         rig->env[rig->spec.env_count++] = without;
     }
-    const struct kiln_run_options options = {
 #ifdef RIG_DOCKER
     const char *const arguments[] = {"--socket", rig_docker.socket, "--dir", rig_jobs, NULL};
 #else
@@ -256,7 +255,6 @@ static inline int rig_as_user(int (*tests)(void)) {
     return failed;
 }
 
-// Runs the tests in a child as an ordinary user when this is root, and in this process as whoever it is.
 #ifdef RIG_DOCKER
 static int (*rig_docker_tests)(void);
 
@@ -283,11 +281,12 @@ static inline int rig_in_docker(int (*tests)(void)) {
 }
 #endif
 
+// Runs the tests in a child as an ordinary user when this is root, and in this process as whoever it is.
 static inline int rig_both(int (*tests)(void)) {
-    if (geteuid() != 0)
 #ifdef RIG_DOCKER
     return rig_in_docker(tests);
 #endif
+    if (geteuid() != 0)
         return tests();
     int failed = 1;
     if (rig_copy_programs())
