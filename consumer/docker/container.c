@@ -4,12 +4,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "lib/base/cleanup.h"
 
 #define OWNER_LABEL "dev.kiln.owner"
 #define JOB_LABEL "dev.kiln.job"
 #define OPEN_FILES 4096
+#define SHARES_OF_A_PROCESSOR 1024
 
 static json_t *describe_mounts(const struct kiln_mounts *mounts) {
     json_t *list = json_array();
@@ -45,13 +47,15 @@ static json_t *describe_masks(void) {
 
 static json_t *describe_host_side(const struct kiln_container_plan *plan) {
     // The container's own init is counted too.
+    // As kiln-run has it: a job has its share, however many processes another one starts.
+    const json_int_t shares = SHARES_OF_A_PROCESSOR * (json_int_t)sysconf(_SC_NPROCESSORS_ONLN);
     const json_int_t processes = (json_int_t)plan->spec->processes + 1, memory = (json_int_t)plan->spec->memory_bytes;
-    return json_pack("{s:s,s:s,s:s,s:s, s:b,s:b,s:b,s:b, s:[s],s:[s,s], s:I,s:I,s:I, s:{s:s},s:{s:s},"
+    return json_pack("{s:s,s:s,s:s,s:s, s:b,s:b,s:b,s:b, s:[s],s:[s,s], s:I,s:I,s:I,s:I, s:{s:s},s:{s:s},"
                      " s:[{s:s,s:i,s:i},{s:s,s:i,s:i}], s:o,s:[s,s,s,s,s], s:o,s:o}",
                      "NetworkMode", "none", "IpcMode", "none", "CgroupnsMode", "private", "PidMode", "",
                      "ReadonlyRootfs", 1, "Privileged", 0, "AutoRemove", 0, "Init", 0,
                      "CapDrop", "ALL", "SecurityOpt", "no-new-privileges", "label=disable",
-                     "Memory", memory, "MemorySwap", memory, "PidsLimit", processes,
+                     "Memory", memory, "MemorySwap", memory, "PidsLimit", processes, "CpuShares", shares,
                      "LogConfig", "Type", "none", "RestartPolicy", "Name", "no",
                      "Ulimits", "Name", "core", "Soft", 0, "Hard", 0, "Name", "nofile", "Soft", OPEN_FILES, "Hard", OPEN_FILES,
                      "MaskedPaths", describe_masks(),

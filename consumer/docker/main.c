@@ -42,7 +42,7 @@
 
 struct options {
     const char *socket, *dir;
-    bool self_test, sweep;
+    bool self_test, sweep, limits;
 };
 
 struct run {
@@ -365,11 +365,42 @@ static int sweep(const struct options *options) {
     return rc ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
+// As kiln-run --limits does (consumer/run/host_limits.h), from what dockerd says of its host.
+static int print_limits(const struct options *options) {
+    static const struct {
+        const char *field, *name, *good, *weak;
+    } limits[] = {{"MemoryLimit", "limit_memory", "of the whole job, by its container", "is not bounded on this host: docker info says why"},
+                  {"SwapLimit", "limit_swap", "a job cannot swap more than its memory",
+                   "is not bounded: boot with swapaccount=1, or run without swap"},
+                  {"PidsLimit", "limit_processes", "of the whole job, by its container", "is not bounded on this host: docker info says why"},
+                  {"CPUShares", "limit_cpu", "a job has its share, however many processes another one starts",
+                   "a job with more processes takes more of the processors: docker info says why"}};
+    struct kiln_docker docker = {0};
+    struct kiln_err err = {0};
+    json_t *answer = NULL;
+    const struct kiln_docker_request request = {.method = "GET", .path = "/info", .deadline_ms = kiln_clock_ms() + WALLS_MS};
+    bool all = true;
+    int rc = kiln_docker_open(options->socket, request.deadline_ms, &docker, &err);
+    if (rc == 0)
+        rc = kiln_docker_ask(&docker, &request, &answer, &err);
+    for (size_t i = 0; rc == 0 && i < sizeof limits / sizeof *limits; i++) {
+        bool holds = json_is_true(json_object_get(answer, limits[i].field));
+        printf("%s %s %s\n", holds ? "ok" : "weak", limits[i].name, holds ? limits[i].good : limits[i].weak);
+        all &= holds;
+    }
+    json_decref(answer);
+    kiln_docker_close(&docker);
+    if (rc)
+        fprintf(stderr, "%s\n", err.text);
+    return rc == 0 && all ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 static int usage(FILE *out, int status) {
-    fputs("usage: kiln-run-docker [--socket PATH] --dir DIR [--self-test | --sweep]\n"
+    fputs("usage: kiln-run-docker [--socket PATH] --dir DIR [--self-test | --limits | --sweep]\n"
           "Started by kiln-executor with a socket as descriptor 3 and a spec as descriptor 4; people use `kiln doctor`.\n"
           "--socket: dockerd's, " SOCKET_DEFAULT " if not given. --dir: an absolute path, for jobs' small files.\n"
-          "--self-test starts a container and tries its walls from inside. --sweep removes what killed jobs of DIR have left.\n",
+          "--self-test starts a container and tries its walls from inside; --limits says which limits hold on this host;\n"
+          "--sweep removes what killed jobs of DIR have left.\n",
           out);
     return status;
 }
@@ -377,7 +408,7 @@ static int usage(FILE *out, int status) {
 static int parse_options(int argc, char **argv, struct options *options) {
     static const struct option known[] = {
         {"socket", required_argument, NULL, 'd'}, {"dir", required_argument, NULL, 'D'}, {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'v'}, {"self-test", no_argument, NULL, 's'}, {"sweep", no_argument, NULL, 'S'},
+        {"version", no_argument, NULL, 'v'}, {"self-test", no_argument, NULL, 's'}, {"sweep", no_argument, NULL, 'S'}, {"limits", no_argument, NULL, 'l'},
         {"probe", required_argument, NULL, 'p'}, {0}};
     for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         if (option == 'h')
@@ -394,6 +425,8 @@ static int parse_options(int argc, char **argv, struct options *options) {
             options->self_test = true;
         else if (option == 'S')
             options->sweep = true;
+        else if (option == 'l')
+            options->limits = true;
         else
             return usage(stderr, 2);
     }
@@ -409,6 +442,8 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
     if (options.sweep)
         return sweep(&options);
+    if (options.limits)
+        return print_limits(&options);
     if (getsockopt(KILN_RUN_SOCKET_FD, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_SEQPACKET)
         return usage(stderr, 2);
     struct run run = {.options = &options, .job = KILN_JOB_DIR_INIT, .usage = KILN_USAGE_INIT,

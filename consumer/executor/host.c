@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "consumer/run/client.h"
 #include "lib/base/buf.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
@@ -12,9 +13,11 @@
 #define WEAK "weak "
 
 // Its lines about what does not hold, as one text.
-static int ask(const char *run_program, struct kiln_buf *weak, struct kiln_err *err) {
+static int ask(const char *run_program, const char *const *arguments, struct kiln_buf *weak, struct kiln_err *err) {
     kiln_autobuf struct kiln_buf out = KILN_BUF_INIT(TEXT_BYTES_MAX), errout = KILN_BUF_INIT(TEXT_BYTES_MAX);
-    char *const argv[] = {(char *)"kiln-run", (char *)"--limits", NULL}, *const envp[] = {NULL};
+    char *argv[KILN_RUN_ARGUMENTS_MAX + 3] = {(char *)"kiln-run", (char *)"--limits"}, *const envp[] = {NULL};
+    for (size_t i = 0; arguments && arguments[i] && i < KILN_RUN_ARGUMENTS_MAX; i++)
+        argv[2 + i] = (char *)arguments[i];
     const struct kiln_proc_options options = {.program = run_program, .argv = argv, .envp = envp, .cwd = "/"};
     int status;
     int rc = kiln_proc_run(&options, kiln_clock_ms() + PATIENCE_MS, &out, &errout, &status, err);
@@ -29,9 +32,9 @@ static int ask(const char *run_program, struct kiln_buf *weak, struct kiln_err *
     return kiln_buf_check(weak, "limits of this host", err);
 }
 
-int kiln_executor_check_limits(const char *run_program, bool weak_allowed, struct kiln_err *err) {
+int kiln_executor_check_limits(const char *run_program, const char *const *arguments, bool weak_allowed, struct kiln_err *err) {
     kiln_autobuf struct kiln_buf weak = KILN_BUF_INIT(TEXT_BYTES_MAX);
-    int rc = ask(run_program, &weak, err);
+    int rc = ask(run_program, arguments, &weak, err);
     if (rc && !weak_allowed)
         return rc;
     if (rc || weak.len)

@@ -24,7 +24,6 @@
 #include "lib/rustc/paths.h"
 #include "lib/wire/attested.h"
 
-#define BACKEND "bwrap"
 #define WALLS_MS 20000
 #define BINDS_MAX (KILN_ACTION_INPUTS_MAX + 8u)
 #define OBSERVATIONS_MAX 64u
@@ -171,7 +170,8 @@ static int start(struct job *job, struct kiln_err *err) {
                                                            .dest = (char *)job->stage.inputs[i].mount};
     if (rc == 0)
         rc = fill_environment(&job->action, &spec, err);
-    const struct kiln_run_options options = {.program = job->context->run_program, .deadline_ms = kiln_clock_ms() + WALLS_MS};
+    const struct kiln_run_options options = {.program = job->context->run_program, .arguments = job->context->run_arguments,
+                                             .deadline_ms = kiln_clock_ms() + WALLS_MS};
     if (rc == 0)
         rc = kiln_run_start(&options, &spec, &job->session, err);
     release_environment(&spec);
@@ -420,7 +420,7 @@ static int introduce(struct job *job, struct kiln_err *err) {
                                          .at_ms = kiln_clock_wall_ms()};
     candidate->executor = strdup(job->context->executor);
     candidate->pool = strdup(job->context->pool);
-    candidate->backend = strdup(BACKEND);
+    candidate->backend = strdup(job->context->backend);
     return candidate->executor && candidate->pool && candidate->backend ? 0 : kiln_fail(err, KILN_E_NOMEM, "candidate");
 }
 

@@ -13,7 +13,9 @@ struct kiln_job_limits {
 };
 
 struct kiln_job_context {
-    const char *run_program;    // kiln-run
+    const char *run_program;    // kiln-run, or kiln-run-docker
+    const char *const *run_arguments; // its own, as in consumer/run/client.h; NULL: none
+    const char *backend;        // as candidates name it
     const char *observer;       // libkiln-observe.so
     const char *executor, *pool;
     struct kiln_job_id incarnation;

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "consumer/executor/backend.h"
 #include "consumer/executor/host.h"
 #include "consumer/executor/settings.h"
 #include "consumer/executor/slots.h"
@@ -34,6 +35,7 @@
 
 struct options {
     const char *dir, *libexec, *config; // config NULL: embedded
+    const char *docker; // the socket of dockerd; NULL: bubblewrap
     unsigned slots;
 };
 
@@ -46,7 +48,8 @@ struct executor {
     struct kiln_store *store; // embedded: its own; else the fleet's
     struct kiln_bus *bus;
     struct kiln_slots *slots;
-    char *run_program, *observer;
+    struct kiln_backend backend;
+    char *observer;
     uint64_t drain_ms;
     unsigned drains; // signals that came
     struct {
@@ -56,16 +59,31 @@ struct executor {
 };
 
 static int name_programs(const struct options *options, struct executor *executor, struct kiln_err *err) {
-    executor->run_program = kiln_path_join(options->libexec, "kiln-run");
     executor->observer = kiln_path_join(options->libexec, "libkiln-observe.so");
-    if (!executor->run_program || !executor->observer)
+    if (!executor->observer)
         return kiln_fail(err, KILN_E_NOMEM, "executor");
-    executor->context = (struct kiln_job_context){.run_program = executor->run_program, .observer = executor->observer,
-                                                  .executor = "local", .pool = "local"};
+    executor->context = (struct kiln_job_context){.observer = executor->observer, .executor = "local", .pool = "local"};
     return 0;
 }
 
 static int open_embedded(const struct options *options, struct executor *executor, struct kiln_err *err) {
+static int open_backend(const struct options *options, struct executor *executor, struct kiln_err *err) {
+    const struct kiln_conf *conf = executor->conf;
+    const char *docker = options->docker;
+    if (conf && !strcmp(kiln_conf_text(conf, "executor.backend"), "docker"))
+        docker = kiln_conf_text(conf, "executor.docker_socket");
+    int rc = kiln_backend_open(&executor->backend, options->libexec, options->dir, docker, err);
+    if (rc)
+        return rc;
+    // Embedded, the job's author and the host's user are the same: there it is said and no more.
+    rc = kiln_executor_check_limits(executor->backend.program, executor->backend.arguments,
+                                    !conf || kiln_conf_bool(conf, "executor.insecure_limits"), err);
+    executor->context.run_program = executor->backend.program;
+    executor->context.run_arguments = executor->backend.arguments;
+    executor->context.backend = executor->backend.name;
+    return rc;
+}
+
     struct kiln_job_context *context = &executor->context;
     kiln_autofree char *store = kiln_path_join(options->dir, "store");
     executor->drain_ms = EMBEDDED_DRAIN_MS;
@@ -145,10 +163,8 @@ static int subscribe(struct executor *executor, struct kiln_err *err) {
 
 static int open_executor(const struct options *options, struct executor *executor, struct kiln_err *err) {
     int rc = name_programs(options, executor, err);
-    // Embedded, the job's author and the host's user are the same: there it is said and no more.
     if (rc == 0)
-        rc = kiln_executor_check_limits(executor->run_program, !executor->conf || kiln_conf_bool(executor->conf, "executor.insecure_limits"),
-                                        err);
+        rc = open_backend(options, executor, err);
     if (rc == 0)
         rc = executor->conf ? open_fleet(options, executor, err) : open_embedded(options, executor, err);
     if (rc == 0)
@@ -157,6 +173,8 @@ static int open_executor(const struct options *options, struct executor *executo
         rc = subscribe(executor, err);
     return rc ? rc : kiln_slots_new(&executor->context, executor->bus, options->slots, &executor->slots, err);
 }
+    if (rc == 0)
+        kiln_backend_sweep(&executor->backend); // with the directory's lock: another executor of it may be at work
 
 // Before any thread starts, so that all inherit the mask.
 static int watch_signals(int *signals, struct kiln_err *err) {
@@ -178,7 +196,7 @@ static void close_executor(struct executor *executor) {
         kiln_store_close(executor->store);
     kiln_fleet_close(executor->fleet);
     kiln_conf_free(executor->conf);
-    free(executor->run_program);
+    kiln_backend_close(&executor->backend);
     free(executor->observer);
     if (executor->signals >= 0)
         close(executor->signals);
@@ -295,6 +313,8 @@ static int parse_options(int argc, char **argv, struct options *options) {
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
         if (option == 'd')
             options->dir = optarg;
+                                                 {"docker", required_argument, NULL, 'D'},
+                                                 {"watch-all", no_argument, NULL, 'w'},
         else if (option == 'c')
             options->config = optarg;
         else if (option == 'l')
@@ -304,6 +324,10 @@ static int parse_options(int argc, char **argv, struct options *options) {
         else
             return -1;
     }
+        else if (option == 'w')
+            options->watch_all = true;
+        else if (option == 'D')
+            options->docker = optarg;
     return options->dir && options->libexec && optind == argc ? 0 : -1;
 }
 

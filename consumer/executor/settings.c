@@ -9,6 +9,10 @@
 #define KEYS_MAX 128
 
 static const struct kiln_conf_key own[] = {
+    {"executor.backend", KILN_CONF_CHOICE, "bubblewrap", NULL, "bubblewrap|docker", false,
+     "What sandboxes are made of: bubblewrap, or one container of Docker for each job."},
+    {"executor.docker_socket", KILN_CONF_TEXT, "/var/run/docker.sock", NULL, NULL, false,
+     "The socket of dockerd. Whoever may write to it is as good as root on that host."},
     {"executor.slots", KILN_CONF_COUNT, "0", NULL, NULL, false, "Jobs that run at the same time; 0 for one per processor."},
     {"executor.cache", KILN_CONF_BYTES, "40G", NULL, NULL, false,
      "Disk space of fetched packages and libraries; what running jobs use may exceed it."},

@@ -114,7 +114,7 @@ static inline int setup(void **state) {
     join(store, world->path, "store");
     assert_int_equal(kiln_store_open_dir(store, KILN_ROLE_VERIFIER, &world->verifier_store, NULL), 0);
     world->context = (struct kiln_job_context){
-        .run_program = RIG_RUN, .observer = OBSERVER, .executor = EXECUTOR, .pool = "pool"};
+        .run_program = RIG_RUN, .backend = "bwrap", .observer = OBSERVER, .executor = EXECUTOR, .pool = "pool"};
     assert_int_equal(kiln_store_open_dir(store, KILN_ROLE_EXECUTOR, &world->context.store, NULL), 0);
     stage_toolchain(world);
     store_package(world);

@@ -33,27 +33,27 @@ static void asks_kiln_run(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct kiln_err err = {0};
         const char *program = stand_in(cases[i].script);
-        assert_int_equal(kiln_executor_check_limits(program, false, &err), cases[i].strict);
+        assert_int_equal(kiln_executor_check_limits(program, NULL, false, &err), cases[i].strict);
         if (!strstr(err.text, cases[i].text))
             fail_msg("case %zu: %s", i, err.text);
-        assert_int_equal(kiln_executor_check_limits(program, true, &err), cases[i].lenient);
+        assert_int_equal(kiln_executor_check_limits(program, NULL, true, &err), cases[i].lenient);
     }
     struct kiln_err err = {0};
-    assert_int_not_equal(kiln_executor_check_limits("/absent/kiln-run", false, &err), 0);
-    assert_int_equal(kiln_executor_check_limits("/absent/kiln-run", true, &err), 0);
+    assert_int_not_equal(kiln_executor_check_limits("/absent/kiln-run", NULL, false, &err), 0);
+    assert_int_equal(kiln_executor_check_limits("/absent/kiln-run", NULL, true, &err), 0);
 }
 
 // An ordinary user who was given no control group is refused a fleet's executor; kiln-run's own words.
 static void asks_the_real_one(void **state) {
     (void)state;
     struct kiln_err err = {0};
-    int rc = kiln_executor_check_limits(RIG_RUN, false, &err);
+    int rc = kiln_executor_check_limits(RIG_RUN, NULL, false, &err);
     bool group = access("/sys/fs/cgroup/memory", W_OK) == 0 && access("/sys/fs/cgroup/cpu", W_OK) == 0;
     if (group)
         assert_int_equal(rc, 0);
     else if (rc) // a user may have been given one
         assert_non_null(strstr(err.text, "limit_"));
-    assert_int_equal(kiln_executor_check_limits(RIG_RUN, true, &err), 0);
+    assert_int_equal(kiln_executor_check_limits(RIG_RUN, NULL, true, &err), 0);
 }
 
 static int tests(void) {
