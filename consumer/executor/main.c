@@ -66,7 +66,6 @@ static int name_programs(const struct options *options, struct executor *executo
     return 0;
 }
 
-static int open_embedded(const struct options *options, struct executor *executor, struct kiln_err *err) {
 static int open_backend(const struct options *options, struct executor *executor, struct kiln_err *err) {
     const struct kiln_conf *conf = executor->conf;
     const char *docker = options->docker;
@@ -84,6 +83,7 @@ static int open_backend(const struct options *options, struct executor *executor
     return rc;
 }
 
+static int open_embedded(const struct options *options, struct executor *executor, struct kiln_err *err) {
     struct kiln_job_context *context = &executor->context;
     kiln_autofree char *store = kiln_path_join(options->dir, "store");
     executor->drain_ms = EMBEDDED_DRAIN_MS;
@@ -170,11 +170,11 @@ static int open_executor(const struct options *options, struct executor *executo
     if (rc == 0)
         rc = open_rooms(options, executor, err);
     if (rc == 0)
+        kiln_backend_sweep(&executor->backend); // with the directory's lock: another executor of it may be at work
+    if (rc == 0)
         rc = subscribe(executor, err);
     return rc ? rc : kiln_slots_new(&executor->context, executor->bus, options->slots, &executor->slots, err);
 }
-    if (rc == 0)
-        kiln_backend_sweep(&executor->backend); // with the directory's lock: another executor of it may be at work
 
 // Before any thread starts, so that all inherit the mask.
 static int watch_signals(int *signals, struct kiln_err *err) {
@@ -308,26 +308,23 @@ static int parse_options(int argc, char **argv, struct options *options) {
                                                  {"config", required_argument, NULL, 'c'},
                                                  {"libexec", required_argument, NULL, 'l'},
                                                  {"slots", required_argument, NULL, 's'},
+                                                 {"docker", required_argument, NULL, 'D'},
                                                  {NULL, 0, NULL, 0}};
     int option;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
         if (option == 'd')
             options->dir = optarg;
-                                                 {"docker", required_argument, NULL, 'D'},
-                                                 {"watch-all", no_argument, NULL, 'w'},
         else if (option == 'c')
             options->config = optarg;
         else if (option == 'l')
             options->libexec = optarg;
+        else if (option == 'D')
+            options->docker = optarg;
         else if (option == 's')
             options->slots = (unsigned)strtoul(optarg, NULL, 10);
         else
             return -1;
     }
-        else if (option == 'w')
-            options->watch_all = true;
-        else if (option == 'D')
-            options->docker = optarg;
     return options->dir && options->libexec && optind == argc ? 0 : -1;
 }
 
