@@ -60,8 +60,10 @@ static int decide_by_status(const struct kiln_candidate *candidate, struct kiln_
                             struct kiln_err *err) {
     const char *reason = candidate->reasons_count && *candidate->reasons[0] ? candidate->reasons[0]
                                                                             : "executor_trouble: no reason given";
-    // Where no sandbox can stand, the next attempt ends the same way; everything else of this kind may pass.
-    bool hopeless = strncmp(reason, "sandbox_unavailable", strlen("sandbox_unavailable")) == 0;
+    // Where no sandbox can stand, or a job's calls cannot be watched, the next attempt ends the same way; everything else of this
+    // kind may pass.
+    bool hopeless = strncmp(reason, "sandbox_unavailable", strlen("sandbox_unavailable")) == 0 ||
+                    strncmp(reason, "observer_unavailable", strlen("observer_unavailable")) == 0;
     switch (candidate->status) {
     case KILN_RUN_EXITED:
         if (candidate->exit_code == 0)

@@ -27,6 +27,7 @@
 #include "consumer/run/sandbox.h"
 #include "consumer/run/selftest.h"
 #include "consumer/run/starter.h"
+#include "consumer/run/watch.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/fs.h"
@@ -212,6 +213,8 @@ static int prepare(struct run *run, struct kiln_err *err) {
     run->gid = root ? KILN_SANDBOX_UID : getegid();
     umask(022);
     int rc = kiln_starter_read_spec(&run->spec, err);
+    if (rc == 0 && run->spec.watch_fd)
+        rc = kiln_fail(err, KILN_E_UNSUPPORTED, KILN_WATCH_UNAVAILABLE ": system calls of a container cannot be watched");
     if (rc == 0)
         rc = kiln_layout_make(&run->spec, &run->layout, err);
     if (rc == 0)

@@ -13,6 +13,7 @@
 #include "consumer/executor/upload.h"
 #include "consumer/preload/observe.h"
 #include "consumer/run/client.h"
+#include "consumer/run/watch.h"
 #include "consumer/run/witness.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
@@ -42,6 +43,7 @@ struct job {
     struct kiln_run_session session;
     struct kiln_run_report report;
     int toolchain;
+    int watch; // a memfd for what the second observer sees; -1: the job is not watched
     struct kiln_digest text_digests[2];
     char *places[5]; // target, observer, sysroot, object, preload text
 };
@@ -154,7 +156,7 @@ static int start(struct job *job, struct kiln_err *err) {
         .observer_dir = job->places[OBSERVER], .tmp_dir = tmp, .out_bytes = limits->out_bytes, .tmp_bytes = limits->tmp_bytes,
         .observer_bytes = 2 * KILN_OBSERVE_LOG_BYTES, .inodes = limits->inodes, .wall_ms = limits->wall_ms,
         .memory_bytes = memory_limit(limits), .file_bytes = limits->file_bytes, .text_bytes = limits->text_bytes,
-        .processes = limits->processes,
+        .processes = limits->processes, .watch_fd = job->watch < 0 ? 0 : (uint32_t)job->watch,
     };
     struct kiln_digest seed;
     kiln_action_seed(&job->action, &seed);
@@ -280,12 +282,12 @@ static const void *map_log(const struct job *job) {
     return log == MAP_FAILED ? NULL : log;
 }
 
-static int read_log(struct job *job, const void *log, struct kiln_err *err) {
+static int read_log(struct job *job, const void *log, size_t len, struct kiln_err *err) {
     struct world world __attribute__((cleanup(release_world))) = {0};
     struct kiln_witness_report report = {0};
     int rc = tell_world(job, &world, err);
     if (rc == 0)
-        rc = kiln_witness_read(log, KILN_OBSERVE_LOG_BYTES, &world.told, &report, err);
+        rc = kiln_witness_read(log, len, &world.told, &report, err);
     for (size_t i = 0; rc == 0 && i < report.count; i++)
         rc = observe(job, report.observations[i], err);
     kiln_witness_report_release(&report);
@@ -296,9 +298,27 @@ static int read_witness(struct job *job, struct kiln_err *err) {
     const void *log = map_log(job);
     if (!log)
         return observe(job, "observer_missing: the log could not be read", err);
-    int rc = read_log(job, log, err);
+    int rc = read_log(job, log, KILN_OBSERVE_LOG_BYTES, err);
     munmap((void *)log, KILN_OBSERVE_LOG_BYTES);
     return rc;
+}
+
+static int read_watch(struct job *job, struct kiln_err *err) {
+    kiln_autobuf struct kiln_buf log = KILN_BUF_INIT(2 * KILN_OBSERVE_LOG_BYTES);
+    int rc = lseek(job->watch, 0, SEEK_SET) < 0 ? kiln_fail_errno(err, KILN_E_IO, "what was watched") : 0;
+    if (rc == 0)
+        rc = kiln_fs_read_fd(job->watch, &log, err);
+    return rc ? rc : read_log(job, log.data, log.len, err);
+}
+
+// Watched are jobs with macros whose system calls the preloaded observer may not see, and where the operator says so all.
+static int settle_watch(struct job *job, struct kiln_err *err) {
+    const char *unseen = NULL;
+    int rc = job->context->watch_all ? 0 : kiln_macros_find_unseen(job->context->macros, &job->stage, &unseen, err);
+    if (rc || (!unseen && !job->context->watch_all))
+        return rc;
+    job->watch = memfd_create("kiln-watch", MFD_CLOEXEC);
+    return job->watch < 0 ? kiln_fail_errno(err, KILN_E_IO, "a memfd for what is watched") : 0;
 }
 
 static int add_output(struct job *job, enum kiln_output_kind kind, const char *name, bool executable, uint64_t size,
@@ -383,7 +403,10 @@ static int conclude_unstaged(struct job *job, int rc, const char *lacking, struc
 }
 
 static int run_sandbox(struct job *job, struct kiln_err *err) {
+    static const char unwatched[] = KILN_WATCH_UNAVAILABLE ": ";
     int rc = start(job, err);
+    if (rc && !strncmp(err->text, unwatched, sizeof unwatched - 1))
+        return conclude(job, KILN_RUN_INFRA, KILN_WATCH_UNAVAILABLE, err->text + sizeof unwatched - 1, err);
     if (rc)
         return conclude(job, KILN_RUN_INFRA, "sandbox_unavailable", err->text, err);
     rc = kiln_run_wait(&job->session, kiln_clock_ms() + limits_of(job)->wall_ms + WALLS_MS, &job->report, err);
@@ -404,10 +427,15 @@ static int work_on(struct job *job, struct kiln_err *err) {
     rc = kiln_stage_make(job->context->stages, &job->action, job->work->scope, &job->stage, err);
     if (rc)
         return conclude_unstaged(job, rc, "content_unavailable", err);
+    rc = settle_watch(job, err);
+    if (rc)
+        return conclude(job, KILN_RUN_INFRA, "staging", err->text, err);
     rc = run_sandbox(job, err);
     if (rc || job->candidate->status != KILN_RUN_EXITED || job->candidate->exit_code != 0)
         return rc;
     rc = read_witness(job, err);
+    if (rc == 0 && job->watch >= 0)
+        rc = read_watch(job, err);
     if (rc == 0)
         rc = take_outputs(job, err);
     return rc ? conclude(job, KILN_RUN_INFRA, "collecting", err->text, err) : 0;
@@ -426,7 +454,8 @@ static int introduce(struct job *job, struct kiln_err *err) {
 
 int kiln_job_run(const struct kiln_job_context *context, const struct kiln_work *work, struct kiln_candidate *candidate,
                  struct kiln_err *err) {
-    struct job job = {.context = context, .work = work, .candidate = candidate, .session = KILN_RUN_SESSION_INIT, .toolchain = -1};
+    struct job job = {.context = context, .work = work, .candidate = candidate, .session = KILN_RUN_SESSION_INIT, .toolchain = -1,
+                      .watch = -1};
     int rc = introduce(&job, err);
     if (rc == 0)
         rc = work_on(&job, err);
@@ -438,6 +467,8 @@ int kiln_job_run(const struct kiln_job_context *context, const struct kiln_work 
     kiln_action_release(&job.action);
     if (job.toolchain >= 0)
         close(job.toolchain);
+    if (job.watch >= 0)
+        close(job.watch);
     for (int i = 0; i < 5; i++)
         free(job.places[i]);
     return rc;

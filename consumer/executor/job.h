@@ -1,6 +1,7 @@
 // One piece of work from its inputs to its candidate: stage, run in the sandbox, collect, look at the observer's log, upload.
 #pragma once
 
+#include "consumer/executor/macros.h"
 #include "consumer/executor/stage.h"
 #include "consumer/executor/toolchain_root.h"
 #include "lib/blob/store.h"
@@ -24,6 +25,8 @@ struct kiln_job_context {
     int scratch_dir;            // for bundles; not needed with a store that wants none
     struct kiln_stages *stages;
     struct kiln_toolchain_roots *toolchains;
+    struct kiln_macros *macros;
+    bool watch_all;             // watch every job, not only those with macros that need it
     const struct kiln_job_limits *limits; // NULL: those of job.c, which is what executors have
 };
 

@@ -37,6 +37,7 @@ struct options {
     const char *dir, *libexec, *config; // config NULL: embedded
     const char *docker; // the socket of dockerd; NULL: bubblewrap
     unsigned slots;
+    bool watch_all;
 };
 
 struct executor {
@@ -123,10 +124,13 @@ static int open_fleet(const struct options *options, struct executor *executor, 
 static int open_rooms(const struct options *options, struct executor *executor, struct kiln_err *err) {
     struct kiln_job_context *context = &executor->context;
     context->store = executor->store;
+    context->watch_all = executor->fleet ? kiln_conf_bool(executor->conf, "executor.watch_all") : options->watch_all;
     uint64_t cache_bytes = executor->fleet ? kiln_conf_number(executor->conf, "executor.cache") : 0;
     int rc = kiln_fs_open_dir(options->dir, &context->scratch_dir, err);
     if (rc == 0)
         rc = kiln_stages_open(options->dir, context->store, cache_bytes, &context->stages, err);
+    if (rc == 0)
+        rc = kiln_macros_open(options->dir, &context->macros, err);
     if (rc == 0)
         rc = kiln_toolchain_roots_new(options->dir, &context->toolchains, err);
     if (rc == 0 && executor->fleet)
@@ -190,6 +194,7 @@ static int watch_signals(int *signals, struct kiln_err *err) {
 static void close_executor(struct executor *executor) {
     kiln_slots_free(executor->slots);
     kiln_stages_close(executor->context.stages);
+    kiln_macros_close(executor->context.macros);
     kiln_toolchain_roots_free(executor->context.toolchains);
     kiln_bus_close(executor->bus);
     if (!executor->fleet)
@@ -309,6 +314,7 @@ static int parse_options(int argc, char **argv, struct options *options) {
                                                  {"libexec", required_argument, NULL, 'l'},
                                                  {"slots", required_argument, NULL, 's'},
                                                  {"docker", required_argument, NULL, 'D'},
+                                                 {"watch-all", no_argument, NULL, 'w'},
                                                  {NULL, 0, NULL, 0}};
     int option;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
@@ -318,6 +324,8 @@ static int parse_options(int argc, char **argv, struct options *options) {
             options->config = optarg;
         else if (option == 'l')
             options->libexec = optarg;
+        else if (option == 'w')
+            options->watch_all = true;
         else if (option == 'D')
             options->docker = optarg;
         else if (option == 's')

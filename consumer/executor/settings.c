@@ -20,6 +20,8 @@ static const struct kiln_conf_key own[] = {
      "How long running jobs may go on after SIGTERM; a second SIGTERM ends them."},
     {"executor.insecure_limits", KILN_CONF_BOOL, "false", NULL, NULL, false,
      "Takes jobs although this host cannot bound the memory, swap or processor time of a whole job (kiln-run --limits)."},
+    {"executor.watch_all", KILN_CONF_BOOL, "false", NULL, NULL, false,
+     "For audits: watches the system calls of every job, not only of those with macros that make some by themselves."},
     {"log.level", KILN_CONF_CHOICE, "info", NULL, "error|warn|info|debug", false, "What is written to standard error."},
     {"log.json", KILN_CONF_BOOL, "false", NULL, NULL, false, "One JSON object a line instead of key=value."},
 };

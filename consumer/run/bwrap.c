@@ -156,17 +156,24 @@ static void say(int control, const struct kiln_err *err) {
         _exit(126); // nobody is left to tell
 }
 
+// The child's first word: one NUL when it stands behind its walls; with it, of a watched job, the end that hears of its calls.
+static int report_ready(const struct launch *launch, int control, struct kiln_err *err) {
+    kiln_autofd int listener = -1;
+    int rc = launch->sandbox->watch ? kiln_watch_begin(&listener, err) : 0;
+    return rc ? rc : kiln_watch_send(control, listener, err);
+}
+
 static __attribute__((noreturn)) void become_bwrap(const struct launch *launch) {
     static char *const no_env[] = {NULL};
     struct kiln_err err = {0};
     int control = launch->control;
     kiln_autofd int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     char go;
-    if (raise_walls(launch->sandbox, &err) == 0) {
-        // Lifted out of the way of the numbers that bwrap is given.
-        control = fcntl(control, F_DUPFD_CLOEXEC, FIRST_FREE_FD);
-        int bwrap = fcntl(launch->sandbox->bwrap, F_DUPFD_CLOEXEC, FIRST_FREE_FD);
-        if (send(control, "", 1, MSG_NOSIGNAL) != 1 || read(control, &go, 1) != 1)
+    // Lifted out of the way of the numbers that bwrap is given.
+    control = fcntl(control, F_DUPFD_CLOEXEC, FIRST_FREE_FD);
+    int bwrap = fcntl(launch->sandbox->bwrap, F_DUPFD_CLOEXEC, FIRST_FREE_FD);
+    if (raise_walls(launch->sandbox, &err) == 0 && report_ready(launch, control, &err) == 0) {
+        if (read(control, &go, 1) != 1)
             _exit(126); // the caller has gone or has given up
         if (close_range(FIRST_FREE_FD, ~0u, CLOSE_RANGE_CLOEXEC) == 0 &&
             place_fds(launch, null) == 0)
@@ -177,12 +184,16 @@ static __attribute__((noreturn)) void become_bwrap(const struct launch *launch) 
     _exit(126);
 }
 
-// The child's first word: one NUL when it is ready, else why it is not.
-static int hear(int control, struct kiln_err *err) {
+// The child's first word, or why it is not ready.
+static int hear(int control, struct kiln_watch *watch, struct kiln_err *err) {
     char text[sizeof err->text];
-    ssize_t got = recv(control, text, sizeof text - 1, 0);
-    if (got == 1 && text[0] == 0)
+    kiln_autofd int listener = -1;
+    long got = kiln_watch_receive(control, text, sizeof text - 1, &listener);
+    if (got == 1 && text[0] == 0 && (listener >= 0) == (watch != NULL)) {
+        if (watch)
+            watch->listener = kiln_steal_fd(&listener);
         return 0;
+    }
     text[got > 0 ? got : 0] = 0;
     return kiln_fail(err, KILN_E_DENIED, "%s", *text ? text : "the sandbox's first process died at once");
 }
@@ -196,7 +207,7 @@ int kiln_sandbox_launch(struct kiln_sandbox *sandbox, struct kiln_err *err) {
     kiln_autofd int args = -1, filter = -1;
     int rc = write_args(sandbox->spec, &args, err);
     if (rc == 0)
-        rc = kiln_filter_open(&filter, err);
+        rc = kiln_filter_open(sandbox->watch != NULL, &filter, err);
     if (rc)
         return rc;
     kiln_autofd int status = memfd_create("kiln-status", MFD_CLOEXEC);
@@ -213,7 +224,7 @@ int kiln_sandbox_launch(struct kiln_sandbox *sandbox, struct kiln_err *err) {
     }
     close(kiln_steal_fd(&theirs));
     sandbox->pid = pid;
-    rc = hear(ours, err);
+    rc = hear(ours, sandbox->watch, err);
     sandbox->control = kiln_steal_fd(&ours);
     sandbox->status = kiln_steal_fd(&status);
     return rc;

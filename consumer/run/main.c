@@ -36,6 +36,7 @@ struct run {
     struct kiln_root root;
     struct kiln_capture text[2];
     struct kiln_sandbox sandbox;
+    struct kiln_watch watch;
     int signals; // signalfd: SIGCHLD, SIGTERM
     bool reaped;
     struct rusage usage;
@@ -46,6 +47,7 @@ struct run {
 static void release_run(struct run *run) {
     kiln_capture_release(&run->text[0]);
     kiln_capture_release(&run->text[1]);
+    kiln_watch_release(&run->watch);
     kiln_root_release(&run->root);
     kiln_cgroup_release(&run->cgroup);
     kiln_run_report_release(&run->report);
@@ -78,6 +80,8 @@ static int prepare(struct run *run, const char *bwrap, struct kiln_err *err) {
         rc = kiln_sandbox_find(bwrap, &run->sandbox.bwrap, err);
     if (rc == 0)
         rc = kiln_cgroup_open(&run->cgroup, run->spec.memory_bytes, run->spec.processes + SANDBOX_TASKS, err);
+    if (rc == 0 && run->spec.watch_fd)
+        rc = kiln_watch_prepare(&run->watch, run->spec.observer_dir, err);
     if (rc == 0)
         rc = enter_namespaces(root, err);
     if (rc == 0)
@@ -91,6 +95,8 @@ static int prepare(struct run *run, const char *bwrap, struct kiln_err *err) {
     run->sandbox.text[0] = &run->text[0];
     run->sandbox.text[1] = &run->text[1];
     run->sandbox.root = root;
+    run->watch.root = run->root.dir;
+    run->sandbox.watch = run->spec.watch_fd ? &run->watch : NULL;
     rc = kiln_sandbox_launch(&run->sandbox, err);
     close(kiln_steal_fd(&run->text[0].write_end));
     close(kiln_steal_fd(&run->text[1].write_end));
@@ -110,10 +116,13 @@ static bool supervise(struct run *run) {
         struct pollfd watch[] = {{.fd = run->signals, .events = POLLIN},
                                  {.fd = KILN_RUN_SOCKET_FD},
                                  {.fd = run->text[0].read_end, .events = POLLIN},
-                                 {.fd = run->text[1].read_end, .events = POLLIN}};
+                                 {.fd = run->text[1].read_end, .events = POLLIN},
+                                 {.fd = run->watch.listener, .events = POLLIN}};
         int ready = poll(watch, sizeof watch / sizeof *watch, kiln_clock_left_ms(deadline_ms));
         if (ready > 0 && (watch[1].revents || kiln_starter_asks_to_end(run->signals)))
             return false;
+        if (ready > 0 && watch[4].revents & POLLIN)
+            kiln_watch_serve(&run->watch);
         reap(run);
         kiln_ending_by_texts(&run->report, run->text);
         if (!run->reaped && kiln_clock_left_ms(deadline_ms) == 0)
@@ -187,6 +196,8 @@ static int run_job(struct run *run, const char *bwrap) {
         return EXIT_FAILURE;
     }
     extinguish(run);
+    if (run->spec.watch_fd && kiln_watch_write(&run->watch, (int)run->spec.watch_fd, &err))
+        kiln_ending_set(&run->report, KILN_END_BROKEN, 0, err.text);
     conclude(run);
     kiln_cgroup_release(&run->cgroup);
     return kiln_starter_done(&run->report, &err) ? EXIT_FAILURE : EXIT_SUCCESS;
@@ -231,6 +242,7 @@ int main(int argc, char **argv) {
         return usage(stderr, 2);
     struct run run = {.root = KILN_ROOT_INIT,
                       .text = {KILN_CAPTURE_INIT, KILN_CAPTURE_INIT},
+                      .watch = KILN_WATCH_INIT,
                       .sandbox = {.bwrap = -1, .control = -1, .status = -1},
                       .signals = -1};
     int status = run_job(&run, bwrap);

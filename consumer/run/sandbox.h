@@ -12,6 +12,7 @@
 #include "consumer/run/capture.h"
 #include "consumer/run/cgroup.h"
 #include "consumer/run/spec.h"
+#include "consumer/run/watch.h"
 
 #define KILN_SANDBOX_UID 65534u // of the job on the host when kiln-run is root; never the root user's own
 
@@ -19,6 +20,7 @@ struct kiln_sandbox {
     const struct kiln_run_spec *spec;
     const struct kiln_cgroup *cgroup;
     const struct kiln_capture *text[2]; // stdout, stderr
+    struct kiln_watch *watch; // prepared; launch sets its listener, the caller serves it. NULL: the job is not watched
     int bwrap;   // descriptor of the program
     bool root;   // started by root: drop to KILN_SANDBOX_UID
     pid_t pid;   // set by launch

@@ -14,7 +14,7 @@
 #define STRING_MAX (127u << 10) // the kernel takes less than 128 KiB per argument or variable
 #define TEXT_MAX 4096u
 
-static const char spec_magic[] = "kiln-run-1"; // with its NUL
+static const char spec_magic[] = "kiln-run-2"; // with its NUL
 
 static void encode_strings(struct kiln_buf *out, char *const *strings, size_t count) {
     kiln_buf_add_be32(out, (uint32_t)count);
@@ -56,6 +56,7 @@ int kiln_run_spec_encode(const struct kiln_run_spec *spec, struct kiln_buf *out,
         kiln_buf_add_be64(out, limits[i]);
     kiln_buf_add_be32(out, spec->processes);
     kiln_buf_add(out, spec->seed, sizeof spec->seed);
+    kiln_buf_add_be32(out, spec->watch_fd);
     return kiln_buf_check(out, "sandbox spec", err);
 }
 
@@ -122,6 +123,7 @@ static void read_limits(struct kiln_reader *reader, struct kiln_run_spec *spec) 
     const unsigned char *seed = kiln_read_bytes(reader, sizeof spec->seed);
     if (seed)
         memcpy(spec->seed, seed, sizeof spec->seed);
+    spec->watch_fd = kiln_read_be32(reader);
 }
 
 static int check_place(const char *what, const char *path, struct kiln_err *err) {

@@ -2,13 +2,13 @@
 //
 // bwrap adds one variable of its own to the job's environment: PWD, the value of `cwd`.
 // The starter passes: descriptor 3, a socket (SOCK_SEQPACKET); descriptor 4, a memfd with the encoded spec; and one
-// descriptor per bind, at the numbers the spec names. kiln-run answers on the socket with two messages:
+// descriptor per bind and for what is watched, at the numbers the spec names. kiln-run answers on the socket with two messages:
 //   1. KILN_RUN_READY + 4 descriptors: out directory, observer directory, stdout memfd, stderr memfd; sent when all walls
 //      stand, before the job starts;  or KILN_RUN_REFUSED + text: a wall could not be set up, nothing was run.
 //   2. KILN_RUN_DONE + struct kiln_run_report: every process of the job is gone.
 // When the starter dies, the job dies (PR_SET_PDEATHSIG, --die-with-parent). kiln-run leaves nothing on the host: all its
 // mounts are in its own mount namespace; its cgroup, where it makes one, is removed.
-// Encoding: "kiln-run-1\0", then fields and integers in the order below (lib/base/buf.h forms).
+// Encoding: "kiln-run-2\0", then fields and integers in the order below (lib/base/buf.h forms).
 #pragma once
 
 #include <stdbool.h>
@@ -56,6 +56,7 @@ struct kiln_run_spec {
     uint64_t wall_ms, memory_bytes, file_bytes, text_bytes; // text: stdout and stderr each
     uint32_t processes;
     uint8_t seed[32];   // written to OBSERVER_DIR/seed and as /dev/urandom content
+    uint32_t watch_fd;  // of an empty file: the job is watched (consumer/run/watch.h), and what was seen is written there; 0: not
 };
 
 enum kiln_run_message { KILN_RUN_READY = 1, KILN_RUN_REFUSED = 2, KILN_RUN_DONE = 3 };

@@ -4,5 +4,5 @@
 // version counts the rest that a compile can see: mounts, devices, the observer.
 #pragma once
 
-#define KILN_PROFILE_VERSION "sandbox-2"
+#define KILN_PROFILE_VERSION "sandbox-3"
 #define KILN_PROFILE KILN_PROFILE_VERSION "-6cd78dd8458aa2a6"

@@ -121,6 +121,8 @@ static int start_children(struct kiln_agent *agent, struct kiln_err *err) {
         .dir = agent->options.dir, .libexec = agent->options.libexec,
         .store_max_bytes = kiln_conf_number(agent->conf, "cache.max_size"),
         .slots = kiln_conf_number(agent->conf, "executor.slots"),
+        .docker = kiln_settings_docker(agent->conf),
+        .watch_all = kiln_conf_bool(agent->conf, "executor.watch_all"),
         .log_fd = agent->log_fd, .bus = agent->bus, .changed = children_changed, .context = agent,
     };
     int rc = kiln_children_new(&options, &agent->children, err);

@@ -52,7 +52,15 @@ static int start(struct kiln_children *children, enum kiln_child which, struct k
              (unsigned long long)(which == KILN_CHILD_VERIFIER ? children->options.store_max_bytes : children->options.slots));
     char *argv[] = {(char *)programs[which], (char *)"--dir", children->dir,
                     (char *)(which == KILN_CHILD_VERIFIER ? "--vault-max" : "--slots"), number,
-                    which == KILN_CHILD_EXECUTOR ? (char *)"--libexec" : NULL, children->libexec, NULL};
+                    which == KILN_CHILD_EXECUTOR ? (char *)"--libexec" : NULL, children->libexec,
+                    NULL, NULL, NULL, NULL};
+    size_t argc = 7;
+    if (children->options.watch_all)
+        argv[argc++] = (char *)"--watch-all";
+    if (children->options.docker) {
+        argv[argc++] = (char *)"--docker";
+        argv[argc++] = (char *)children->options.docker;
+    }
     char *const envp[] = {(char *)"PATH=/usr/bin:/bin", NULL};
     const struct kiln_proc_fd fds[] = {{null, 0}, {null, 1}, {children->options.log_fd, 2}, {bus, 3}};
     const struct kiln_proc_options options = {.program = program, .argv = argv, .envp = envp, .cwd = "/", .fds = fds,

@@ -19,6 +19,8 @@ struct kiln_children_options {
     const char *dir, *libexec;
     uint64_t store_max_bytes;
     uint64_t slots; // 0: one per processor
+    const char *docker; // the socket of dockerd, when jobs run in containers; NULL: bubblewrap
+    bool watch_all; // the executor watches every job's system calls
     int log_fd;
     struct kiln_bus_server *bus;
     // Told on the main thread when a child was started again, or given up (reason NULL for the former).

@@ -128,7 +128,7 @@ static int add_library(const struct kiln_closure_context *context, struct kiln_c
     return 0;
 }
 
-// A proc macro must be observable, or its unit is local.
+// A proc macro must be observable, or its unit is local. One that makes system calls by itself is watched by the executor.
 static int check_macro(const struct kiln_closure_context *context, const struct kiln_library *library, struct kiln_err *err) {
     kiln_autobuf struct kiln_buf value = KILN_BUF_INIT(16);
     enum kiln_macro_verdict verdict;
@@ -143,7 +143,7 @@ static int check_macro(const struct kiln_closure_context *context, const struct 
         unsigned char byte = (unsigned char)verdict;
         kiln_l0_memo_put(context->l0, KILN_MEMO_MACRO, library->digest.bytes, 32, &byte, 1, NULL);
     }
-    if (verdict == KILN_MACRO_SEEN)
+    if (verdict == KILN_MACRO_SEEN || verdict == KILN_MACRO_SYSCALL)
         return 0;
     return kiln_fail(err, KILN_E_UNSUPPORTED, "macro_%s: %s", kiln_macro_verdict_name(verdict), library->name);
 }

@@ -18,7 +18,13 @@ static const struct kiln_conf_key agent_keys[] = {
     {"build.incremental", KILN_CONF_CHOICE, "local", NULL, "local|drop", false,
      "What happens to -C incremental: compile such units locally, or drop the flag and cache them."},
     {"build.wait", KILN_CONF_MS, "14m", NULL, NULL, false, "How long a unit waits for its result before it is compiled locally."},
+    {"executor.backend", KILN_CONF_CHOICE, "bubblewrap", NULL, "bubblewrap|docker", false,
+     "What sandboxes are made of: bubblewrap, or one container of Docker for each job."},
+    {"executor.docker_socket", KILN_CONF_TEXT, "/var/run/docker.sock", NULL, NULL, false,
+     "The socket of dockerd. Whoever may write to it is as good as root on that host."},
     {"executor.slots", KILN_CONF_COUNT, "0", NULL, NULL, false, "Jobs that run at the same time; 0 for one per processor."},
+    {"executor.watch_all", KILN_CONF_BOOL, "false", NULL, NULL, false,
+     "For audits: watches the system calls of every job, not only of those with macros that make some by themselves."},
     {"log.level", KILN_CONF_CHOICE, "info", "KILN_LOG", "error|warn|info|debug", false, "What the agent writes to agent.log."},
     {"log.json", KILN_CONF_BOOL, "false", NULL, NULL, false, "One JSON object a line instead of key=value."},
 };
@@ -38,6 +44,11 @@ const struct kiln_conf_key *kiln_settings(size_t *count) {
     pthread_once(&joined, join_tables);
     *count = sizeof agent_keys / sizeof *agent_keys + kiln_fleet_settings_count;
     return all;
+}
+
+const char *kiln_settings_docker(const struct kiln_conf *conf) {
+    bool docker = !strcmp(kiln_conf_text(conf, "executor.backend"), "docker");
+    return docker ? kiln_conf_text(conf, "executor.docker_socket") : NULL;
 }
 
 static int check_owner(const char *path, struct kiln_err *err) {

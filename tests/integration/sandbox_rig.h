@@ -56,7 +56,8 @@ struct rig {
 // What the tests start. As root they are copied to where an ordinary user gets at them, wherever the build lies.
 static const char *const rig_programs[] = {"consumer/kiln-run", "consumer/kiln-executor", "consumer/libkiln-observe.so",
                                            "tests/sandbox_job", "tests/executor_compiler", "tests/leaky_bwrap",
-                                           "tests/leaky_run", "tests/attacker", "consumer/kiln-run-docker", "consumer/kiln-init"};
+                                           "tests/leaky_run", "tests/attacker", "tests/watched_calls",
+                                           "tests/watched_calls_static", "consumer/kiln-run-docker", "consumer/kiln-init"};
 static char rig_dir[64]; // with those programs; "" for the build itself
 
 // One of rig_programs; valid as long as the tests run.

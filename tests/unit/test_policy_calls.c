@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "consumer/policy/calls.h"
@@ -30,10 +31,10 @@
 #define X32_BIT 0x40000000
 
 // What the kernel would answer: the classic BPF that such filters are made of.
-static uint32_t answer(const struct seccomp_data *call) {
+static uint32_t answer_of(const struct sock_filter *code, size_t count, const struct seccomp_data *call) {
     uint32_t a = 0;
-    for (size_t at = 0; at < kiln_filter_code_count; at++) {
-        const struct sock_filter *step = &kiln_filter_code[at];
+    for (size_t at = 0; at < count; at++) {
+        const struct sock_filter *step = &code[at];
         switch (step->code) {
         case BPF_LD | BPF_W | BPF_ABS:
             assert_in_range(step->k, 0, sizeof *call - sizeof a);
@@ -62,6 +63,10 @@ static uint32_t answer(const struct seccomp_data *call) {
     }
     fail_msg("the filter has no end");
     return 0;
+}
+
+static uint32_t answer(const struct seccomp_data *call) {
+    return answer_of(kiln_filter_code, kiln_filter_code_count, call);
 }
 
 static uint32_t refusal(int error) { return SECCOMP_RET_ERRNO | (uint32_t)error; }
@@ -127,10 +132,62 @@ static void answers_as_the_table_says(void **state) {
 #endif
 }
 
+static int refused_by_kiln_run(int number) {
+    for (size_t i = 0; i < kiln_filter_refusals_count; i++)
+        if (kiln_filter_refusals[i].number == number)
+            return kiln_filter_refusals[i].answer;
+    return 0;
+}
+
+// A watched job gets the table's answers: what its filter lets through beyond them, kiln-run refuses with the same answer.
+static void a_watched_job_gets_the_same(void **state) {
+    (void)state;
+    static const uint64_t arguments[] = {0, 1, 0x10000000, S_ISUID, 0xffffffffffffffffu};
+    for (int number = 0; number < 1024; number++)
+        for (size_t i = 0; i < sizeof arguments / sizeof *arguments; i++) {
+            uint64_t value = arguments[i];
+            const struct seccomp_data call = {.nr = number, .arch = AUDIT_ARCH_X86_64, .args = {value, value, value, value, value, value}};
+            uint32_t plain = answer(&call);
+            uint32_t own = answer_of(kiln_filter_watched_code, kiln_filter_watched_code_count, &call);
+            uint32_t watch = answer_of(kiln_filter_watch_code, kiln_filter_watch_code_count, &call);
+            int refused = refused_by_kiln_run(number);
+            if (refused ? plain != refusal(refused) || own != SECCOMP_RET_ALLOW || watch != SECCOMP_RET_USER_NOTIF : own != plain)
+                fail_msg("call %d: %#x, watched %#x behind %#x", number, plain, own, watch);
+            assert_true(watch == SECCOMP_RET_ALLOW || watch == SECCOMP_RET_USER_NOTIF);
+        }
+}
+
+static void watches_who_asks(void **state) {
+    (void)state;
+    static const struct {
+        int number;
+        uint64_t args[6];
+        bool watched;
+    } cases[] = {
+        {SYS_openat, {0}, true},
+        {SYS_execve, {0}, true},
+        {SYS_newfstatat, {0}, true},
+        {SYS_newfstatat, {3, 0, 0, AT_EMPTY_PATH}, false},
+        {SYS_statx, {3, 0, AT_EMPTY_PATH}, false},
+        {SYS_clock_gettime, {CLOCK_REALTIME}, true},
+        {SYS_clock_gettime, {CLOCK_MONOTONIC}, false},
+        {SYS_read, {0}, false},
+        {SYS_futex, {0}, false},
+        {SYS_personality, {0xffffffff}, true}, // allowed, and nobody has said that it is harmless
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct seccomp_data call = {.nr = cases[i].number, .arch = AUDIT_ARCH_X86_64};
+        memcpy(call.args, cases[i].args, sizeof cases[i].args);
+        bool watched = answer_of(kiln_filter_watch_code, kiln_filter_watch_code_count, &call) == SECCOMP_RET_USER_NOTIF;
+        if (watched != cases[i].watched)
+            fail_msg("case %zu (call %d)", i, cases[i].number);
+    }
+}
+
 static void is_sealed(void **state) {
     (void)state;
     int fd = -1;
-    assert_int_equal(kiln_filter_open(&fd, NULL), 0);
+    assert_int_equal(kiln_filter_open(false, &fd, NULL), 0);
     assert_int_equal(write(fd, "x", 1), -1);
     assert_int_equal(ftruncate(fd, 0), -1);
     struct stat st;
@@ -201,7 +258,8 @@ static void docker_gets_the_same(void **state) {
 
 int main(void) {
     const struct CMUnitTest all[] = {
-        cmocka_unit_test(answers_as_the_table_says), cmocka_unit_test(is_sealed),           cmocka_unit_test(each_rule_is_whole),
+        cmocka_unit_test(answers_as_the_table_says), cmocka_unit_test(a_watched_job_gets_the_same), cmocka_unit_test(watches_who_asks),
+        cmocka_unit_test(is_sealed),           cmocka_unit_test(each_rule_is_whole),
         cmocka_unit_test(page_is_the_tables),        cmocka_unit_test(docker_gets_the_same),
     };
     return cmocka_run_group_tests(all, NULL, NULL);
