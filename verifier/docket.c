@@ -53,33 +53,49 @@ int kiln_docket_refuse(struct kiln_docket *docket, const struct kiln_author *aut
 struct sweep {
     struct kiln_task task;
     struct kiln_store *store;
-    char *prefix;
+    char *key; // or what it begins with
+    bool whole;
 };
 
 static void run_sweep(struct kiln_task *task) {
     struct sweep *sweep = (struct sweep *)task;
-    kiln_store_remove_below(sweep->store, KILN_SPACE_QUARANTINE, sweep->prefix, NULL);
+    if (sweep->whole)
+        kiln_store_remove(sweep->store, KILN_SPACE_QUARANTINE, sweep->key, NULL);
+    else
+        kiln_store_remove_below(sweep->store, KILN_SPACE_QUARANTINE, sweep->key, NULL);
 }
 
 static int finish_sweep(struct kiln_task *task, void *context, struct kiln_err *err) {
     struct sweep *sweep = (struct sweep *)task;
     (void)context;
     (void)err;
-    free(sweep->prefix);
+    free(sweep->key);
     free(sweep);
     return 0;
 }
 
-int kiln_docket_sweep(struct kiln_docket *docket, char *prefix, struct kiln_err *err) {
-    struct sweep *sweep = prefix ? calloc(1, sizeof *sweep) : NULL;
+static int sweep(struct kiln_docket *docket, char *key, bool whole, struct kiln_err *err) {
+    struct sweep *sweep = key ? calloc(1, sizeof *sweep) : NULL;
     if (!sweep) {
-        free(prefix);
+        free(key);
         return kiln_fail(err, KILN_E_NOMEM, "no memory for a sweep");
     }
     *sweep = (struct sweep){.task = {.kind = KILN_TASK_BULK, .run = run_sweep, .finish = finish_sweep},
-                            .store = docket->options.store, .prefix = prefix};
+                            .store = docket->options.store, .key = key, .whole = whole};
     kiln_crew_give(docket->crew, &sweep->task);
     return 0;
+}
+
+int kiln_docket_sweep(struct kiln_docket *docket, char *prefix, struct kiln_err *err) { return sweep(docket, prefix, false, err); }
+
+int kiln_docket_sweep_outputs(struct kiln_docket *docket, const struct kiln_candidate *candidate, struct kiln_err *err) {
+    const struct kiln_digest any = {{0}};
+    if (kiln_store_wants_bundles(docket->options.store))
+        return sweep(docket, kiln_candidate_bundle_key(candidate), true, err);
+    char *prefix = kiln_candidate_key(candidate, &any);
+    if (prefix)
+        *strrchr(prefix, '/') = 0;
+    return sweep(docket, prefix, false, err);
 }
 
 static int close_run(struct kiln_docket *docket, struct kiln_run_kept *run, struct kiln_err *err) {
@@ -88,11 +104,7 @@ static int close_run(struct kiln_docket *docket, struct kiln_run_kept *run, stru
         return 0;
     if (ack->lost)
         return kiln_acks_done(&docket->acks, ack, err); // another verifier judges it
-    const struct kiln_digest any = {{0}};
-    char *prefix = kiln_candidate_key(&run->candidate, &any);
-    if (prefix)
-        *strrchr(prefix, '/') = 0;
-    int rc = kiln_docket_sweep(docket, prefix, err);
+    int rc = kiln_docket_sweep_outputs(docket, &run->candidate, err);
     int acked = kiln_acks_done(&docket->acks, ack, rc ? NULL : err);
     return rc ? rc : acked;
 }

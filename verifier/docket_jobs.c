@@ -433,13 +433,11 @@ static int remember(struct kiln_docket *docket, const struct kiln_record *bytes,
     submission->until_ms = until(&submission->record);
     submission->offset = bytes->offset;
     docket->counts.submitted++;
-    int rc = enter_ledger(docket, sheet, submission, "submitted", submission->record.build_id, err);
-    if (rc)
-        return rc;
-    if (is_new)
-        return kiln_docket_examine(docket, sheet, err);
-    if (!sheet->examined)
-        return 0; // enters with those before it
+    int rc = is_new ? kiln_docket_examine(docket, sheet, err) : 0; // what is looked up goes on while the rest is written down
+    if (!rc)
+        rc = enter_ledger(docket, sheet, submission, "submitted", submission->record.build_id, err);
+    if (rc || !sheet->examined)
+        return rc; // enters with those before it
     kiln_sheet_hold(sheet, NULL);
     rc = enter(docket, sheet, submission, true, err);
     if (!rc)

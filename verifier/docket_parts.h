@@ -63,6 +63,8 @@ uint32_t kiln_docket_agreement(const struct kiln_docket *docket, const char *sco
 int kiln_docket_close_sheet(struct kiln_docket *docket, struct kiln_sheet *sheet, struct kiln_err *err);
 // Removes what lies below a prefix (heap; taken) of quarantine, some time.
 int kiln_docket_sweep(struct kiln_docket *docket, char *prefix, struct kiln_err *err);
+// What a candidate came with.
+int kiln_docket_sweep_outputs(struct kiln_docket *docket, const struct kiln_candidate *candidate, struct kiln_err *err);
 // What a submitter may have uploaded and nobody took; nothing when it was never asked to.
 int kiln_docket_sweep_uploads(struct kiln_docket *docket, const struct kiln_submission_kept *submission, struct kiln_err *err);
 // An event named by the reason; severity "alert" where somebody spoke in another's name.

@@ -180,7 +180,6 @@ int kiln_docket_dispatch(struct kiln_docket *docket, struct kiln_sheet *sheet, c
 int kiln_docket_discard(struct kiln_docket *docket, const struct kiln_plan_action *action,
                         const struct kiln_occasion *occasion, struct kiln_err *err) {
     const struct kiln_candidate *candidate = occasion->candidate;
-    const struct kiln_digest any = {{0}};
     char reason[256];
     snprintf(reason, sizeof reason, "not_dispatched: %s", action->reason ? action->reason : "no such run is awaited");
     if (!candidate) // a lease
@@ -190,10 +189,7 @@ int kiln_docket_discard(struct kiln_docket *docket, const struct kiln_plan_actio
         .executor = occasion->author->principal, .pool = occasion->author->pool, .attempt = candidate->attempt,
         .detail = reason};
     kiln_docket_log(KILN_LOG_INFO, "candidate_discarded", &candidate->job, &candidate->action_digest, reason);
-    char *prefix = kiln_candidate_key(candidate, &any);
-    if (prefix)
-        *strrchr(prefix, '/') = 0;
-    int rc = kiln_docket_sweep(docket, prefix, err);
+    int rc = kiln_docket_sweep_outputs(docket, candidate, err);
     if (!rc)
         rc = kiln_chronicle_enter(&docket->chronicle, &entry, err);
     return rc ? rc : kiln_docket_refuse(docket, occasion->author, reason, err);

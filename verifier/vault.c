@@ -124,6 +124,8 @@ static int find_current(const struct question *question, struct holding *holding
     kiln_autofree char *key = kiln_key_result(question->scope, question->generation, question->action);
     if (!key)
         return no_memory(err);
+    if (!kiln_store_pointer_is_listed(vault->store, key))
+        return kiln_fail(err, KILN_E_NOTFOUND, "no result");
     int rc = find_newest(question, key, holding, err);
     if (rc != KILN_E_NOTFOUND && rc != KILN_E_CORRUPT)
         return rc;
@@ -161,17 +163,11 @@ static int sign(const struct kiln_vault *vault, uint64_t now_ms, struct kiln_res
     return 0;
 }
 
-// Another verifier may have been faster: then its result is the one.
-static int publish(const struct question *question, struct holding *holding, bool over_shadow, struct kiln_err *err) {
+// It was there already: another verifier may have been faster, then its result is the one.
+static int resolve(const struct question *question, const char *key, struct holding *holding, struct kiln_err *err) {
     const struct kiln_vault *vault = question->vault;
-    kiln_autofree char *key = kiln_key_result(question->scope, question->generation, question->action);
-    if (!key)
-        return no_memory(err);
-    int rc = put_pointer(vault, key, holding, over_shadow, err);
-    if (rc != KILN_E_EXISTS)
-        return rc;
     auto_holding first = HOLDING_INIT;
-    rc = find_current(question, &first, err);
+    int rc = find_current(question, &first, err);
     if (rc == KILN_E_CORRUPT || rc == KILN_E_NOTFOUND)
         return put_pointer(vault, key, holding, true, err);
     if (rc)
@@ -180,6 +176,18 @@ static int publish(const struct question *question, struct holding *holding, boo
     *holding = first;
     first = (struct holding)HOLDING_INIT;
     return 0;
+}
+
+static int publish(const struct question *question, struct holding *holding, bool over_shadow, struct kiln_err *err) {
+    kiln_autofree char *key = kiln_key_result(question->scope, question->generation, question->action);
+    int rc = key ? put_pointer(question->vault, key, holding, over_shadow, err) : no_memory(err);
+    return rc == KILN_E_EXISTS ? resolve(question, key, holding, err) : rc;
+}
+
+static int publish_pair(const struct question *question, const struct kiln_store_pair *pair, struct holding *holding, struct kiln_err *err) {
+    const struct kiln_vault_entry *entry = &holding->entry;
+    int rc = kiln_store_pair_pointer(question->vault->store, pair, entry->envelope.data, entry->envelope.len, entry->result.expires_ms, err);
+    return rc == KILN_E_EXISTS ? resolve(question, pair->pointer_key, holding, err) : rc;
 }
 
 static int carry(const struct question *current, uint64_t now_ms, bool over_shadow, struct holding *holding,
@@ -245,15 +253,21 @@ static bool is_equal(const struct kiln_result *a, const struct kiln_result *b) {
     return true;
 }
 
+static void release_pair(struct kiln_store_pair *pair) {
+    free((char *)(uintptr_t)pair->content_key);
+    free((char *)(uintptr_t)pair->pointer_key);
+}
+
 int kiln_vault_store(const struct kiln_vault *vault, uint64_t now_ms, struct kiln_result *result,
                      const struct kiln_vault_source *source, struct kiln_vault_entry *entry, struct kiln_err *err) {
     const struct question question = {vault, result->scope, result->generation, &result->action};
     auto_holding holding = HOLDING_INIT;
-    int rc = kiln_vault_take(vault, now_ms, result, source, err);
+    kiln_auto(release_pair) struct kiln_store_pair pair = {0};
+    int rc = kiln_vault_take(vault, now_ms, result, source, &pair, err);
     if (!rc)
         rc = sign(vault, now_ms, result, &holding.entry, err);
     if (!rc)
-        rc = publish(&question, &holding, false, err);
+        rc = pair.content_key ? publish_pair(&question, &pair, &holding, err) : publish(&question, &holding, false, err);
     if (rc)
         return rc;
     give(&holding, entry);

@@ -34,21 +34,26 @@ static int take_one(const struct kiln_vault *vault, const char *scope, const str
     return blame(rc, output, err);
 }
 
-int kiln_vault_keep_bundle(const struct kiln_vault *vault, uint64_t now_ms, struct kiln_result *result, int bundle,
-                           struct kiln_err *err) {
-    struct kiln_pin pin = {{0}};
-    kiln_autofree char *key = kiln_key_content("bundle", result->scope, &result->bundle);
-    uint64_t until_ms = vault->content_ms ? now_ms + vault->content_ms : 0;
-    int rc = key ? kiln_store_keep_fd(vault->store, key, bundle, result->bundle_size, &result->bundle, until_ms, &pin, err)
-                 : no_memory(err);
-    char *text = rc ? NULL : strdup(pin.text);
-    if (rc)
-        return rc;
+static int set_pin(struct kiln_result *result, const struct kiln_pin *pin, struct kiln_err *err) {
+    char *text = strdup(pin->text);
     if (!text)
         return no_memory(err);
     free(result->bundle_pin);
     result->bundle_pin = text;
     return 0;
+}
+
+static uint64_t content_until(const struct kiln_vault *vault, uint64_t now_ms) {
+    return vault->content_ms ? now_ms + vault->content_ms : 0;
+}
+
+int kiln_vault_keep_bundle(const struct kiln_vault *vault, uint64_t now_ms, struct kiln_result *result, int bundle,
+                           struct kiln_err *err) {
+    struct kiln_pin pin = {{0}};
+    kiln_autofree char *key = kiln_key_content("bundle", result->scope, &result->bundle);
+    int rc = key ? kiln_store_keep_fd(vault->store, key, bundle, result->bundle_size, &result->bundle, content_until(vault, now_ms), &pin, err)
+                 : no_memory(err);
+    return rc ? rc : set_pin(result, &pin, err);
 }
 
 static bool is_library(const struct kiln_output *output) {
@@ -92,18 +97,30 @@ int kiln_vault_share(const struct kiln_vault *vault, const struct kiln_result *r
     return offers.count ? kiln_store_put_many(vault->store, offers.list, offers.count, err) : 0;
 }
 
+static int take_bundle(const struct kiln_vault *vault, uint64_t now_ms, struct kiln_result *result, const struct kiln_harvest *harvest,
+                       struct kiln_store_pair *pair, struct kiln_err *err) {
+    if (!harvest || !harvest->members)
+        return kiln_fail(err, KILN_E_INTERNAL, "outputs are to be kept that were not fetched");
+    result->bundle = harvest->digest;
+    result->bundle_size = harvest->size;
+    pair->content_key = kiln_key_content("bundle", result->scope, &result->bundle);
+    pair->pointer_key = kiln_key_result(result->scope, result->generation, &result->action);
+    pair->content_size = result->bundle_size;
+    pair->content_until_ms = content_until(vault, now_ms);
+    pair->expected = &result->bundle;
+    if (!pair->content_key || !pair->pointer_key)
+        return no_memory(err);
+    int rc = kiln_store_pair_content(vault->store, pair, harvest->bundle, err);
+    return rc ? rc : set_pin(result, &pair->pin, err);
+}
+
 int kiln_vault_take(const struct kiln_vault *vault, uint64_t now_ms, struct kiln_result *result,
-                    const struct kiln_vault_source *source, struct kiln_err *err) {
+                    const struct kiln_vault_source *source, struct kiln_store_pair *pair, struct kiln_err *err) {
     int rc = 0;
     if (!result->outputs_count)
         return 0;
-    if (kiln_store_wants_bundles(vault->store)) {
-        if (!source->harvest || !source->harvest->members)
-            return kiln_fail(err, KILN_E_INTERNAL, "outputs are to be kept that were not fetched");
-        result->bundle = source->harvest->digest;
-        result->bundle_size = source->harvest->size;
-        return kiln_vault_keep_bundle(vault, now_ms, result, source->harvest->bundle, err);
-    }
+    if (kiln_store_wants_bundles(vault->store))
+        return take_bundle(vault, now_ms, result, source->harvest, pair, err);
     for (size_t i = 0; !rc && i < result->outputs_count; i++)
         rc = take_one(vault, result->scope, &result->outputs[i], source->keys[i], err);
     return rc;

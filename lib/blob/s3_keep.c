@@ -10,47 +10,75 @@
 
 enum put_how { PUT_CREATE, PUT_OVER };
 
-static int put_version(struct kiln_s3_client *client, const char *key, const struct kiln_s3_body *body, uint64_t until_ms,
-                       enum put_how how, struct kiln_pin *pin, unsigned *attempts, struct kiln_err *err) {
+// One PUT that states its lock.
+struct locked_put {
     struct kiln_s3_exchange exchange;
     char until[KILN_S3_TIME_LEN + 1];
-    kiln_s3_exchange_init(&exchange, "PUT", KILN_SPACE_VAULT, key);
-    exchange.body = body;
-    exchange.once = how == PUT_OVER;
+};
+
+static void begin_put(struct locked_put *put, const char *key, const struct kiln_s3_body *body, uint64_t until_ms, enum put_how how) {
+    kiln_s3_exchange_init(&put->exchange, "PUT", KILN_SPACE_VAULT, key);
+    put->exchange.body = body;
+    put->exchange.once = how == PUT_OVER;
     if (how == PUT_CREATE)
-        kiln_s3_add_header(&exchange, "if-none-match", "*");
+        kiln_s3_add_header(&put->exchange, "if-none-match", "*");
     if (until_ms) {
-        kiln_s3_time_format(until_ms, until);
-        kiln_s3_add_header(&exchange, "x-amz-object-lock-mode", "COMPLIANCE");
-        kiln_s3_add_header(&exchange, "x-amz-object-lock-retain-until-date", until);
+        kiln_s3_time_format(until_ms, put->until);
+        kiln_s3_add_header(&put->exchange, "x-amz-object-lock-mode", "COMPLIANCE");
+        kiln_s3_add_header(&put->exchange, "x-amz-object-lock-retain-until-date", put->until);
     }
-    int rc = kiln_s3_run_one(client, &exchange, err);
-    if (attempts)
-        *attempts = exchange.attempts;
-    if (rc == 0 && (!exchange.version[0] || strcmp(exchange.version, "null") == 0))
-        rc = kiln_fail(err, KILN_E_UNSUPPORTED, "version: the server gave none to %s", key);
+}
+
+static int end_put(struct locked_put *put, struct kiln_pin *pin, struct kiln_err *err) {
+    const struct kiln_s3_exchange *exchange = &put->exchange;
+    int rc = exchange->rc;
+    if (rc && err)
+        *err = exchange->err;
+    if (rc == 0 && (!exchange->version[0] || strcmp(exchange->version, "null") == 0))
+        rc = kiln_fail(err, KILN_E_UNSUPPORTED, "version: the server gave none to %s", exchange->key);
     if (rc == 0)
-        snprintf(pin->text, sizeof pin->text, "%s", exchange.version);
-    kiln_s3_exchange_release(&exchange);
+        snprintf(pin->text, sizeof pin->text, "%s", exchange->version);
+    kiln_s3_exchange_release(&put->exchange);
     return rc;
 }
 
+static int put_version(struct kiln_s3_client *client, const char *key, const struct kiln_s3_body *body, uint64_t until_ms,
+                       enum put_how how, struct kiln_pin *pin, unsigned *attempts, struct kiln_err *err) {
+    struct locked_put put;
+    begin_put(&put, key, body, until_ms, how);
+    kiln_s3_run_one(client, &put.exchange, NULL);
+    if (attempts)
+        *attempts = put.exchange.attempts;
+    return end_put(&put, pin, err);
+}
+
 // What the server now says of that version; only this makes a pin.
+static void begin_confirm(struct kiln_s3_exchange *exchange, const char *key, const struct kiln_pin *pin) {
+    kiln_s3_exchange_init(exchange, "HEAD", KILN_SPACE_VAULT, key);
+    kiln_s3_add_query(exchange, "versionId", pin->text);
+}
+
+static int end_confirm(struct kiln_s3_exchange *exchange, const struct kiln_pin *pin, uint64_t size, uint64_t until_ms, struct kiln_err *err) {
+    int rc = exchange->rc;
+    if (rc && err)
+        *err = exchange->err;
+    if (rc == 0)
+        rc = kiln_s3_check_version(exchange, pin, err);
+    if (rc == 0)
+        rc = kiln_s3_check_lock(exchange, until_ms, err);
+    if (rc == 0 && exchange->size != size)
+        rc = kiln_fail(err, KILN_E_CORRUPT, "length: %s has %llu bytes, not %llu", exchange->key, (unsigned long long)exchange->size,
+                       (unsigned long long)size);
+    kiln_s3_exchange_release(exchange);
+    return rc;
+}
+
 static int confirm(struct kiln_s3_client *client, const char *key, const struct kiln_pin *pin, uint64_t size, uint64_t until_ms,
                    struct kiln_err *err) {
     struct kiln_s3_exchange exchange;
-    kiln_s3_exchange_init(&exchange, "HEAD", KILN_SPACE_VAULT, key);
-    kiln_s3_add_query(&exchange, "versionId", pin->text);
-    int rc = kiln_s3_run_one(client, &exchange, err);
-    if (rc == 0)
-        rc = kiln_s3_check_version(&exchange, pin, err);
-    if (rc == 0)
-        rc = kiln_s3_check_lock(&exchange, until_ms, err);
-    if (rc == 0 && exchange.size != size)
-        rc = kiln_fail(err, KILN_E_CORRUPT, "length: %s has %llu bytes, not %llu", key, (unsigned long long)exchange.size,
-                       (unsigned long long)size);
-    kiln_s3_exchange_release(&exchange);
-    return rc;
+    begin_confirm(&exchange, key, pin);
+    kiln_s3_run_one(client, &exchange, NULL);
+    return end_confirm(&exchange, pin, size, until_ms, err);
 }
 
 static int put_confirmed(struct kiln_s3_client *client, const char *key, const struct kiln_s3_body *body, uint64_t until_ms,
@@ -176,6 +204,54 @@ int kiln_s3_keep_new(struct kiln_s3_client *client, const char *key, const struc
         return kiln_fail(err, KILN_E_EXISTS, "pointer %s exists", key);
     rc = put_confirmed(client, key, body, until_ms, PUT_CREATE, pin, &attempts, err);
     return rc == KILN_E_EXISTS && attempts > 1 && is_own(client, key, body, until_ms, pin) ? 0 : rc;
+}
+
+int kiln_s3_pair_content(struct kiln_s3_client *client, struct kiln_s3_pair *pair, const struct kiln_s3_body *body,
+                         enum kiln_s3_belief belief, struct kiln_err *err) {
+    struct locked_put put;
+    struct kiln_s3_exchange look, *both[] = {&look, &put.exchange};
+    bool absent = belief == KILN_S3_BELIEVED_ABSENT, never = false;
+    kiln_s3_ask_versions(&look, KILN_SPACE_VAULT, pair->pointer_key);
+    if (absent)
+        begin_put(&put, pair->content_key, body, pair->content_until_ms, PUT_CREATE);
+    kiln_s3_run(client, both, absent ? 2 : 1);
+    pair->pointer_is_new = kiln_s3_never_was(&look, pair->pointer_key, &never, NULL) == 0 && never;
+    pair->content_size = body->size;
+    pair->confirmed = false;
+    kiln_s3_exchange_release(&look);
+    int rc = absent ? end_put(&put, &pair->pin, err) : KILN_E_EXISTS;
+    if (rc != KILN_E_EXISTS)
+        return rc;
+    pair->confirmed = true;
+    return kiln_s3_keep_content(client, pair->content_key, body, pair->content_until_ms, KILN_S3_BELIEVED_PRESENT, &pair->pin, err);
+}
+
+// A store that does not keep the content as it was told to is not the fault of who made the content.
+static int blame_store(int rc, struct kiln_err *err) {
+    return rc == KILN_E_CORRUPT || rc == KILN_E_NOTFOUND ? kiln_wrap(err, KILN_E_IO, "the store") : rc;
+}
+
+int kiln_s3_pair_pointer(struct kiln_s3_client *client, const struct kiln_s3_pair *pair, const struct kiln_s3_body *body,
+                         uint64_t until_ms, struct kiln_err *err) {
+    struct kiln_s3_exchange content;
+    struct kiln_pin pin = {0};
+    struct locked_put put;
+    struct kiln_s3_exchange *both[] = {&put.exchange, &content};
+    begin_put(&put, pair->pointer_key, body, until_ms, PUT_CREATE);
+    begin_confirm(&content, pair->content_key, &pair->pin);
+    struct kiln_s3_exchange **first = pair->pointer_is_new ? both : both + 1;
+    size_t count = (size_t)(both + (pair->confirmed ? 1 : 2) - first);
+    kiln_s3_run(client, first, count);
+    int seen = pair->confirmed ? 0 : blame_store(end_confirm(&content, &pair->pin, pair->content_size, pair->content_until_ms, err), err);
+    if (!pair->pointer_is_new)
+        return seen ? seen : kiln_s3_keep_new(client, pair->pointer_key, body, until_ms, &pin, err);
+    unsigned attempts = put.exchange.attempts;
+    int rc = end_put(&put, &pin, seen ? NULL : err);
+    if (seen)
+        return seen;
+    if (rc == KILN_E_EXISTS && attempts > 1 && is_own(client, pair->pointer_key, body, until_ms, &pin))
+        return 0;
+    return rc ? rc : confirm(client, pair->pointer_key, &pin, body->size, until_ms, err);
 }
 
 int kiln_s3_keep_over(struct kiln_s3_client *client, const char *key, const struct kiln_s3_body *body, uint64_t until_ms,

@@ -32,17 +32,37 @@ int kiln_s3_check_lock(const struct kiln_s3_exchange *exchange, uint64_t until_m
     return kiln_fail(err, KILN_E_CORRUPT, "lock: %s is locked until %s, not %s", exchange->key, found, wanted);
 }
 
+void kiln_s3_ask_versions(struct kiln_s3_exchange *exchange, enum kiln_space space, const char *prefix) {
+    kiln_s3_exchange_init(exchange, "GET", space, NULL);
+    exchange->sink = KILN_S3_SINK_BYTES;
+    exchange->max_bytes = KILN_S3_XML_BYTES_MAX;
+    kiln_s3_add_query(exchange, "versions", "");
+    kiln_s3_add_query(exchange, "prefix", prefix);
+    kiln_s3_add_query(exchange, "encoding-type", "url");
+    kiln_s3_add_query(exchange, "max-keys", "1000");
+}
+
+int kiln_s3_never_was(const struct kiln_s3_exchange *exchange, const char *key, bool *never, struct kiln_err *err) {
+    kiln_autolisting struct kiln_s3_listing listing = {0};
+    if (exchange->rc) {
+        if (err)
+            *err = exchange->err;
+        return exchange->rc;
+    }
+    int rc = kiln_s3_xml_listing(exchange->bytes.data, exchange->bytes.len, &listing, err);
+    bool found = false;
+    for (size_t i = 0; !rc && i < listing.count; i++)
+        found |= strcmp(listing.entries[i].key, key) == 0;
+    if (!rc) // the key itself comes before all that it begins
+        *never = !found && !(listing.truncated && listing.count == 0);
+    return rc;
+}
+
 // One page of versions whose keys begin with `prefix`, after the markers.
 static int list_page(struct kiln_s3_client *client, enum kiln_space space, const char *prefix, const char *key_marker,
                      const char *version_marker, struct kiln_s3_listing *listing, struct kiln_err *err) {
     struct kiln_s3_exchange exchange;
-    kiln_s3_exchange_init(&exchange, "GET", space, NULL);
-    exchange.sink = KILN_S3_SINK_BYTES;
-    exchange.max_bytes = KILN_S3_XML_BYTES_MAX;
-    kiln_s3_add_query(&exchange, "versions", "");
-    kiln_s3_add_query(&exchange, "prefix", prefix);
-    kiln_s3_add_query(&exchange, "encoding-type", "url");
-    kiln_s3_add_query(&exchange, "max-keys", "1000");
+    kiln_s3_ask_versions(&exchange, space, prefix);
     if (key_marker)
         kiln_s3_add_query(&exchange, "key-marker", key_marker);
     if (version_marker && *version_marker)

@@ -14,6 +14,10 @@ struct kiln_s3_versions {
     size_t listed; // all of them, delete markers among them
 };
 
+// For one among several requests: a GET that asks for the versions of a key, and whether its answer says that nothing, and no delete
+// marker, was ever there. KILN_E_IO and others: it says nothing.
+void kiln_s3_ask_versions(struct kiln_s3_exchange *exchange, enum kiln_space space, const char *key);
+int kiln_s3_never_was(const struct kiln_s3_exchange *exchange, const char *key, bool *never, struct kiln_err *err);
 int kiln_s3_versions_of(struct kiln_s3_client *client, enum kiln_space space, const char *key, struct kiln_s3_versions *versions,
                         struct kiln_err *err);
 // Deletes the object `prefix` and all below it, in pages.

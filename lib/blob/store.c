@@ -217,6 +217,27 @@ int kiln_store_keep_pointer(struct kiln_store *store, const char *key, const voi
     return rc;
 }
 
+int kiln_store_pair_content(struct kiln_store *store, struct kiln_store_pair *pair, int fd, struct kiln_err *err) {
+    int rc = check_keep(store, pair->content_key, err);
+    if (rc == 0)
+        rc = check_keep(store, pair->pointer_key, err);
+    if (rc || store->ops->pair_content)
+        return rc ? rc : store->ops->pair_content(store, pair, fd, err);
+    return kiln_store_keep_fd(store, pair->content_key, fd, pair->content_size, pair->expected, pair->content_until_ms, &pair->pin, err);
+}
+
+int kiln_store_pair_pointer(struct kiln_store *store, const struct kiln_store_pair *pair, const void *data, size_t len,
+                            uint64_t retain_until_ms, struct kiln_err *err) {
+    if (store->ops->pair_pointer)
+        return store->ops->pair_pointer(store, pair, data, len, retain_until_ms, err);
+    return kiln_store_keep_pointer(store, pair->pointer_key, data, len, retain_until_ms, false, NULL, err);
+}
+
+bool kiln_store_pointer_is_listed(struct kiln_store *store, const char *key) {
+    bool may_ask = store->ops->pointer_is_listed && check_keep(store, key, NULL) == 0;
+    return !may_ask || store->ops->pointer_is_listed(store, key);
+}
+
 int kiln_store_pointer_versions(struct kiln_store *store, const char *key,
                                 int (*visit)(void *context, const struct kiln_pin *pin, const struct kiln_buf *bytes),
                                 void *context, struct kiln_err *err) {

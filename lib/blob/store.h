@@ -76,6 +76,21 @@ int kiln_store_get_pinned(struct kiln_store *store, const char *key, const struc
 // Pointer under object lock: create-only. *pin may be NULL. KILN_E_EXISTS: a version (or a delete marker over one) is there.
 int kiln_store_keep_pointer(struct kiln_store *store, const char *key, const void *data, size_t len, uint64_t retain_until_ms,
                             bool over_shadow, struct kiln_pin *pin, struct kiln_err *err);
+// Verifier: content, then a new pointer to it, as kiln_store_keep_fd and kiln_store_keep_pointer do, in two calls between which the caller
+// makes the pointer's bytes with the content's pin. What order does not ask for is done at the same time; nothing may be told of the
+// pair before both have succeeded.
+struct kiln_store_pair {
+    const char *content_key, *pointer_key;
+    uint64_t content_size, content_until_ms;
+    const struct kiln_digest *expected; // of the content
+    struct kiln_pin pin;                // of the content, after the first call
+    bool confirmed, pointer_is_new;     // the store's, between the calls
+};
+int kiln_store_pair_content(struct kiln_store *store, struct kiln_store_pair *pair, int fd, struct kiln_err *err);
+int kiln_store_pair_pointer(struct kiln_store *store, const struct kiln_store_pair *pair, const void *data, size_t len,
+                            uint64_t retain_until_ms, struct kiln_err *err);
+// Verifier: whether a version, or a delete marker, of a pointer is there. One that cannot be asked for counts as there.
+bool kiln_store_pointer_is_listed(struct kiln_store *store, const char *key);
 // Verifier: all versions of a pointer, oldest first (delete markers left out), until visit gives non-zero, which is returned.
 // At most KILN_POINTER_VERSIONS_MAX, the oldest. On S3 also left out: versions that are not under a COMPLIANCE lock now, and those larger
 // than a pointer. One that cannot be read fails the call (it may be the first). No version: 0.

@@ -42,6 +42,11 @@ struct kiln_store_ops {
     int (*pointer_versions)(struct kiln_store *store, const char *key,
                             int (*visit)(void *context, const struct kiln_pin *pin, const struct kiln_buf *bytes), void *context,
                             struct kiln_err *err);
+    // NULL: done as keep_fd and keep_pointer.
+    int (*pair_content)(struct kiln_store *store, struct kiln_store_pair *pair, int fd, struct kiln_err *err);
+    int (*pair_pointer)(struct kiln_store *store, const struct kiln_store_pair *pair, const void *data, size_t len,
+                        uint64_t retain_until_ms, struct kiln_err *err);
+    bool (*pointer_is_listed)(struct kiln_store *store, const char *key); // NULL: true
     // Wants whose err.code is not 0 are left out; fd, size and err of the others are set (size of what is stored).
     void (*open_many)(struct kiln_store *store, struct kiln_store_want *const *wants, size_t count);
     void (*put_many)(struct kiln_store *store, struct kiln_store_offer *const *offers, size_t count);

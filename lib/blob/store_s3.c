@@ -272,6 +272,10 @@ static void store_put_many(struct kiln_store *store, struct kiln_store_offer *co
             end_put(s3, &exchanges[i], &offers[i]->err);
 }
 
+static enum kiln_s3_belief belief_of(const struct store_s3 *s3, const char *key) {
+    return remembered(s3, KILN_SPACE_VAULT, key) ? KILN_S3_BELIEVED_PRESENT : KILN_S3_BELIEVED_ABSENT;
+}
+
 static int store_keep_fd(struct kiln_store *store, const struct kiln_store_keep *keep, int fd, struct kiln_err *err) {
     struct store_s3 *s3 = s3_of(store);
     struct kiln_s3_body body;
@@ -280,8 +284,7 @@ static int store_keep_fd(struct kiln_store *store, const struct kiln_store_keep 
         rc = check_expected(&body, keep->expected, keep->key, err);
     if (rc)
         return rc;
-    enum kiln_s3_belief belief = remembered(s3, KILN_SPACE_VAULT, keep->key) ? KILN_S3_BELIEVED_PRESENT : KILN_S3_BELIEVED_ABSENT;
-    rc = kiln_s3_keep_content(s3->client, keep->key, &body, keep->retain_until_ms, belief, keep->pin, err);
+    rc = kiln_s3_keep_content(s3->client, keep->key, &body, keep->retain_until_ms, belief_of(s3, keep->key), keep->pin, err);
     if (rc == 0)
         remember(s3, KILN_SPACE_VAULT, keep->key);
     return rc ? kiln_wrap(err, rc, "keeping %s", keep->key) : 0;
@@ -299,6 +302,50 @@ static int store_keep_pointer(struct kiln_store *store, const struct kiln_store_
     if (mode == KILN_POINTER_REPLACE)
         return kiln_s3_keep_over(client, keep->key, &body, keep->retain_until_ms, keep->pin, err);
     return kiln_s3_keep_new(client, keep->key, &body, keep->retain_until_ms, keep->pin, err);
+}
+
+static struct kiln_s3_pair pair_of(const struct kiln_store_pair *pair) {
+    return (struct kiln_s3_pair){.content_key = pair->content_key, .pointer_key = pair->pointer_key, .content_size = pair->content_size,
+                                 .content_until_ms = pair->content_until_ms, .pin = pair->pin, .confirmed = pair->confirmed,
+                                 .pointer_is_new = pair->pointer_is_new};
+}
+
+static int store_pair_content(struct kiln_store *store, struct kiln_store_pair *pair, int fd, struct kiln_err *err) {
+    struct store_s3 *s3 = s3_of(store);
+    struct kiln_s3_pair made = pair_of(pair);
+    struct kiln_s3_body body;
+    int rc = kiln_s3_body_of_fd(fd, pair->content_size, &body, err);
+    if (rc == 0)
+        rc = check_expected(&body, pair->expected, pair->content_key, err);
+    if (rc == 0)
+        rc = kiln_s3_pair_content(s3->client, &made, &body, belief_of(s3, pair->content_key), err);
+    if (rc)
+        return kiln_wrap(err, rc, "keeping %s", pair->content_key);
+    remember(s3, KILN_SPACE_VAULT, pair->content_key);
+    pair->pin = made.pin;
+    pair->confirmed = made.confirmed;
+    pair->pointer_is_new = made.pointer_is_new;
+    return 0;
+}
+
+static int store_pair_pointer(struct kiln_store *store, const struct kiln_store_pair *pair, const void *data, size_t len,
+                              uint64_t retain_until_ms, struct kiln_err *err) {
+    const struct kiln_s3_pair made = pair_of(pair);
+    struct kiln_s3_body body;
+    if (len > KILN_POINTER_BYTES_MAX)
+        return kiln_fail(err, KILN_E_LIMIT, "a pointer has at most %u bytes", KILN_POINTER_BYTES_MAX);
+    int rc = kiln_s3_body_of(data, len, &body, err);
+    return rc ? rc : kiln_s3_pair_pointer(s3_of(store)->client, &made, &body, retain_until_ms, err);
+}
+
+static bool store_pointer_is_listed(struct kiln_store *store, const char *key) {
+    struct kiln_s3_exchange exchange;
+    bool never = false;
+    kiln_s3_ask_versions(&exchange, KILN_SPACE_VAULT, key);
+    kiln_s3_run_one(s3_of(store)->client, &exchange, NULL);
+    bool listed = kiln_s3_never_was(&exchange, key, &never, NULL) || !never;
+    kiln_s3_exchange_release(&exchange);
+    return listed;
 }
 
 static int store_put_pointer(struct kiln_store *store, const char *key, const void *data, size_t len, enum kiln_pointer_put mode,
@@ -391,6 +438,9 @@ static const struct kiln_store_ops s3_ops = {
     .prune = store_prune,
     .keep_fd = store_keep_fd,
     .keep_pointer = store_keep_pointer,
+    .pair_content = store_pair_content,
+    .pair_pointer = store_pair_pointer,
+    .pointer_is_listed = store_pointer_is_listed,
     .pointer_versions = store_pointer_versions,
     .open_many = store_open_many,
     .put_many = store_put_many,

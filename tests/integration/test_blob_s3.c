@@ -279,6 +279,59 @@ static void pointers_are_created_once_and_listed_oldest_first(void **state) {
     kiln_store_close(agent);
 }
 
+static int keep_pair(struct kiln_store *store, struct kiln_store_pair *pair, const char *text, const char *pointer, struct kiln_err *err) {
+    const struct kiln_digest digest = digest_of(text);
+    kiln_autofd int fd = file_of(text, strlen(text));
+    pair->expected = &digest;
+    pair->content_size = strlen(text);
+    pair->content_until_ms = kiln_clock_wall_ms() + 2 * DAY_MS;
+    int rc = kiln_store_pair_content(store, pair, fd, err);
+    return rc ? rc : kiln_store_pair_pointer(store, pair, pointer, strlen(pointer), kiln_clock_wall_ms() + DAY_MS, err);
+}
+
+static void content_and_pointer_go_as_a_pair(void **state) {
+    (void)state;
+    struct kiln_err err = {0};
+    struct kiln_store *verifier = s3_rig_store("verifier-1", KILN_ROLE_VERIFIER), *agent = s3_rig_store("agent-1", KILN_ROLE_AGENT);
+    struct kiln_store *second = s3_rig_store("verifier-2", KILN_ROLE_VERIFIER);
+    kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(100);
+    struct kiln_store_pair pair = {.content_key = s3_rig_key("cas/red/blob", "pair"), .pointer_key = s3_rig_key("ac/red/1", "pair")};
+    uint64_t now_ms = kiln_clock_wall_ms();
+    assert_false(kiln_store_pointer_is_listed(verifier, pair.pointer_key));
+    assert_ok(keep_pair(verifier, &pair, "content", "pointer", &err));
+    assert_true(kiln_store_pointer_is_listed(verifier, pair.pointer_key));
+    assert_true(lock_of(pair.content_key, pair.pin.text) >= now_ms + 2 * DAY_MS);
+    assert_ok(get_pinned(agent, pair.content_key, pair.pin.text, "content", &err));
+    assert_ok(kiln_store_get_bytes(agent, KILN_SPACE_VAULT, pair.pointer_key, &bytes, &err));
+    assert_string_equal(kiln_buf_text(&bytes), "pointer");
+    // Another one comes too late; its content, which is there, is adopted.
+    struct kiln_store_pair late = {.content_key = pair.content_key, .pointer_key = pair.pointer_key};
+    assert_int_equal(keep_pair(second, &late, "content", "another", &err), KILN_E_EXISTS);
+    assert_string_equal(late.pin.text, pair.pin.text);
+    // One that comes between the two calls, too.
+    const struct kiln_digest digest = digest_of("content");
+    kiln_autofd int fd = file_of("content", 7);
+    struct kiln_store_pair slow = {.content_key = pair.content_key, .pointer_key = s3_rig_key("ac/red/1", "slow"), .expected = &digest,
+                                   .content_size = 7, .content_until_ms = now_ms + DAY_MS};
+    assert_ok(kiln_store_pair_content(second, &slow, fd, &err));
+    assert_ok(kiln_store_keep_pointer(verifier, slow.pointer_key, "faster", 6, now_ms + DAY_MS, false, NULL, &err));
+    assert_int_equal(kiln_store_pair_pointer(second, &slow, "slow", 4, now_ms + DAY_MS, &err), KILN_E_EXISTS);
+    // A delete marker on top lets a create-only PUT pass on the server; here it does not.
+    assert_int_equal(delete_as("root", KILN_SPACE_VAULT, pair.pointer_key, NULL), 204);
+    assert_int_equal(keep_pair(second, &late, "content", "another", &err), KILN_E_EXISTS);
+    assert_true(kiln_store_pointer_is_listed(verifier, pair.pointer_key));
+    // What has other bytes than it is named for is not sent.
+    kiln_autofd int other = file_of("CONTENT", 7);
+    struct kiln_store_pair wrong = {.content_key = s3_rig_key("cas/red/blob", "wrong"), .pointer_key = s3_rig_key("ac/red/1", "wrong"),
+                                    .expected = &digest, .content_size = 7};
+    assert_int_equal(kiln_store_pair_content(verifier, &wrong, other, &err), KILN_E_CORRUPT);
+    assert_int_equal(kiln_store_pair_content(agent, &slow, fd, &err), KILN_E_DENIED);
+    assert_int_equal(get_text(agent, KILN_SPACE_VAULT, wrong.content_key, "CONTENT", &err), KILN_E_NOTFOUND);
+    kiln_store_close(verifier);
+    kiln_store_close(second);
+    kiln_store_close(agent);
+}
+
 #define WRITERS 16
 
 struct racer {
@@ -566,6 +619,7 @@ int main(void) {
         cmocka_unit_test(a_pin_is_of_that_version_and_that_lock),
         cmocka_unit_test(a_reader_asks_for_days_of_lock),
         cmocka_unit_test(pointers_are_created_once_and_listed_oldest_first),
+        cmocka_unit_test(content_and_pointer_go_as_a_pair),
         cmocka_unit_test(of_sixteen_writers_one_creates),
         cmocka_unit_test(a_disk_that_lies_is_never_believed),
         cmocka_unit_test(wrong_inputs_are_put_over),

@@ -391,6 +391,16 @@ static void a_pin_is_given_only_for_what_is_locked(void **state) {
             fail_msg("%s: %d %s", servers[i].prefix, rc, err.text);
         assert_true((rc != 0) == (strcmp(pin.text, "untouched") == 0));
         assert_int_equal(kiln_store_keep_pointer(store, "ac/x/y", "content", 7, until_ms, false, &pin, &err), servers[i].rc);
+        // As a pair: it fails as a whole, and that is the store's fault.
+        const struct kiln_digest *digest = digest_of("more content");
+        kiln_autofd int more = file_of("more content");
+        struct kiln_store_pair pair = {.content_key = "cas/x/z", .pointer_key = "ac/x/z", .content_size = 12, .content_until_ms = until_ms,
+                                       .expected = digest};
+        rc = kiln_store_pair_content(store, &pair, more, &err);
+        if (!rc)
+            rc = kiln_store_pair_pointer(store, &pair, "pointer", 7, until_ms, &err);
+        if (rc != (servers[i].rc == KILN_E_CORRUPT ? KILN_E_IO : servers[i].rc) || !strstr(err.text, servers[i].says))
+            fail_msg("%s, a pair: %d %s", servers[i].prefix, rc, err.text);
         kiln_store_close(store);
     }
 }
