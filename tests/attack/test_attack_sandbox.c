@@ -260,6 +260,42 @@ static void daemon_is_dead_before_the_report(void **state) {
     }
 }
 
+static void kill_marked(void) {
+    DIR *proc = opendir("/proc");
+    for (struct dirent *entry; (entry = readdir(proc));) {
+        char path[300];
+        kiln_autobuf struct kiln_buf line = KILN_BUF_INIT(1u << 16);
+        snprintf(path, sizeof path, "/proc/%s/cmdline", entry->d_name);
+        if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' && kiln_fs_read_file(AT_FDCWD, path, &line, NULL) == 0 &&
+            memmem(line.data, line.len, marker, strlen(marker)))
+            kill((pid_t)strtol(entry->d_name, NULL, 10), SIGKILL);
+    }
+    closedir(proc);
+}
+
+// It is the namespace of processes that ends them all: without it the daemon goes on writing after the report.
+static void daemon_lives_without_its_namespace(void **state) {
+    (void)state;
+    rig_auto struct rig rig;
+    rig_init(&rig);
+    rig.without = "pid-namespace,--unshare-pid,--die-with-parent,--proc";
+    kiln_autofree char *file = kiln_path_join(rig.spec.out_dir, "appended");
+    rig_run(&rig, "daemon", file, marker, NULL);
+    bool alive = marked_processes() > 0, grew = false;
+    struct stat first, now;
+    uint64_t deadline_ms = kiln_clock_ms() + 10000;
+    while (alive && fstatat(rig.session.out_dir, "appended", &first, 0) && kiln_clock_left_ms(deadline_ms))
+        pause_briefly();
+    while (alive && !grew && kiln_clock_left_ms(deadline_ms))
+        grew = fstatat(rig.session.out_dir, "appended", &now, 0) == 0 && now.st_size != first.st_size;
+    kill_marked();
+    assert_true(alive);
+    assert_true(grew);
+    while (marked_processes() && kiln_clock_left_ms(deadline_ms))
+        kill_marked();
+    assert_nothing_runs();
+}
+
 static void disk_is_bounded(void **state) {
     (void)state;
     struct rig probe;
@@ -475,6 +511,7 @@ static int tests(void) {
         cmocka_unit_test(flood_is_cut),
         cmocka_unit_test(endless_loop_is_killed),
         cmocka_unit_test(daemon_is_dead_before_the_report),
+        cmocka_unit_test(daemon_lives_without_its_namespace),
         cmocka_unit_test(disk_is_bounded),
         cmocka_unit_test(killing_everything_kills_the_job_only),
         cmocka_unit_test(runs_in_groups_of_its_own),

@@ -152,6 +152,13 @@ class Bench:
             raise SystemExit(f"{name} is not built in {self.build}")
         return found[0]
 
+    def sandbox(self):
+        """What a sandbox costs: a start, and a compile in it, beside the same without."""
+        subprocess.run(["cmake", "--build", self.build, "--target", "kiln-bench-start"], check=True, stdout=subprocess.DEVNULL)
+        sysroot = subprocess.run(["rustc", "--print", "sysroot"], check=True, capture_output=True, text=True).stdout.strip()
+        done = subprocess.run([self.program("kiln-bench-start"), self.bin / "kiln-run", sysroot], check=True, capture_output=True, text=True)
+        return json.loads(done.stdout)
+
     def peer(self, name):
         return self.peers / "bin" / name
 
@@ -208,6 +215,7 @@ def main():
                         times.setdefault((arm.name, label), []).append(bench.time_build(arm, place))
         kiln = next(arm for arm in arms if arm.name == "kiln")
         stats = json.loads(kiln.run("stats", "--json").stdout)
+        sandbox = bench.sandbox()
     finally:
         for arm in arms:
             arm.stop()
@@ -226,6 +234,9 @@ def main():
     report["kiln_hit_median_us"] = stats["hit_median_us"]
     report["kiln_stats"] = {key: stats[key] for key in ("requests", "hits", "misses", "executions", "local", "local_reasons")}
     print(f"a hit inside the agent: {stats['hit_median_us'] / 1000:.2f} ms median; {report['kiln_stats']}")
+    report["sandbox"] = sandbox
+    print(f"a sandbox: {sandbox['start_ms']} ms to start and end, median, beside {sandbox['rustc_version']['median_ms']} ms of rustc -V; "
+          f"a compile in one takes {sandbox['compile_ratio']} x of one outside ({sandbox['compile_ratio_of_minima']} x by the least)")
     pathlib.Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
     return 0
 

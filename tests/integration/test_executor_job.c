@@ -105,6 +105,27 @@ static void blames_itself_where_it_should(void **state) {
     kiln_candidate_release(&candidate);
 }
 
+// Another table of system calls is another sandbox: what it gives is not this action's result.
+static void refuses_work_for_another_sandbox(void **state) {
+    struct world *world = *state;
+    kiln_autoaction struct kiln_action action = {0};
+    kiln_autobuf struct kiln_buf encoding = KILN_BUF_INIT(KILN_ACTION_BYTES_MAX);
+    make_action(world, "good", &action);
+    free(action.profile);
+    action.profile = strdup(KILN_PROFILE_VERSION "-0000000000000000");
+    assert_int_equal(kiln_action_encode(&action, &encoding, NULL), 0);
+    struct kiln_work work = {.attempt = 1, .lease_ms = 10000, .action = encoding.data, .action_len = encoding.len,
+                             .scope = (char *)"local"};
+    struct kiln_candidate candidate = {0};
+    struct kiln_err err = {0};
+    assert_int_equal(kiln_action_digest(&action, &work.action_digest, NULL), 0);
+    assert_int_equal(kiln_job_run(&world->context, &work, &candidate, &err), 0);
+    assert_int_equal(candidate.status, KILN_RUN_INFRA);
+    assert_true(starts_with_any(candidate.reasons, candidate.reasons_count, "staging: the action is for sandbox"));
+    assert_int_equal(candidate.outputs_count, 0);
+    kiln_candidate_release(&candidate);
+}
+
 static int tests(void) {
     const struct CMUnitTest all[] = {
         cmocka_unit_test_setup_teardown(brings_back_what_was_made, setup, teardown),
@@ -112,6 +133,7 @@ static int tests(void) {
         cmocka_unit_test_setup_teardown(observes_what_makes_a_result_local, setup, teardown),
         cmocka_unit_test_setup_teardown(notices_that_nobody_watches, setup, teardown),
         cmocka_unit_test_setup_teardown(blames_itself_where_it_should, setup, teardown),
+        cmocka_unit_test_setup_teardown(refuses_work_for_another_sandbox, setup, teardown),
     };
     return cmocka_run_group_tests_name("executor job", all, NULL, NULL);
 }
