@@ -11,7 +11,8 @@
 
 #define ANSWER_BYTES_MAX (4u << 20)
 #define WORDS_MAX 300
-#define VERSION_MINOR 41 // Docker 20.10: private cgroup namespaces
+#define VERSION_OLD 41 // of Docker 20.10, the first with private control group namespaces
+#define VERSION_NEW 44 // of Docker 25: newer daemons refuse older ones
 
 static size_t take_bytes(char *data, size_t size, size_t count, void *out) {
     return kiln_buf_add(out, data, size * count) ? 0 : size * count;
@@ -103,23 +104,18 @@ int kiln_docker_ask(struct kiln_docker *docker, const struct kiln_docker_request
     return rc;
 }
 
-static int minor_of(const json_t *answer, const char *field) {
-    int minor = -1;
-    const char *text = json_string_value(json_object_get(answer, field));
-    return text && sscanf(text, "1.%d", &minor) == 1 ? minor : -1;
-}
-
+// Asked by /_ping and not by /version, for which dockerd starts programs.
 static int agree_on_version(struct kiln_docker *docker, uint64_t deadline_ms, struct kiln_err *err) {
-    const struct kiln_docker_request request = {.method = "GET", .path = "/version", .deadline_ms = deadline_ms};
-    json_t *answer = NULL;
-    int rc = kiln_docker_ask(docker, &request, &answer, err);
+    const struct kiln_docker_request request = {.method = "GET", .path = "/_ping", .deadline_ms = deadline_ms};
+    struct curl_header *header = NULL;
+    int newest = 0;
+    int rc = kiln_docker_ask(docker, &request, NULL, err);
     if (rc)
         return rc;
-    int newest = minor_of(answer, "ApiVersion"), oldest = minor_of(answer, "MinAPIVersion");
-    json_decref(answer);
-    if (newest < VERSION_MINOR)
+    if (curl_easy_header(docker->curl, "Api-Version", 0, CURLH_HEADER, -1, &header) != CURLHE_OK ||
+        sscanf(header->value, "1.%d", &newest) != 1 || newest < VERSION_OLD)
         return kiln_fail(err, KILN_E_UNSUPPORTED, "dockerd (%s) is too old: Docker 20.10 or newer is needed", docker->socket);
-    snprintf(docker->version, sizeof docker->version, "1.%d", oldest > VERSION_MINOR ? oldest : VERSION_MINOR);
+    snprintf(docker->version, sizeof docker->version, "1.%d", newest < VERSION_NEW ? VERSION_OLD : VERSION_NEW);
     return 0;
 }
 

@@ -349,8 +349,9 @@ static int run_job(struct run *run) {
     bool over = extinguish(run);
     if (wanted)
         conclude(run, over, ended, code);
+    wanted = wanted && kiln_starter_done(&run->report, &err) == 0; // who takes the outputs need not wait for dockerd
     clean_up(run);
-    return wanted && kiln_starter_done(&run->report, &err) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return wanted ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 static int sweep(const struct options *options) {
@@ -447,6 +448,12 @@ int main(int argc, char **argv) {
         return sweep(&options);
     if (options.limits)
         return print_limits(&options);
+    if (options.self_test) {
+        const char *const arguments[] = {"--socket", options.socket, "--dir", options.dir, NULL};
+        status = kiln_selftest_run(NULL, arguments);
+        print_limits(&options);
+        return status;
+    }
     if (getsockopt(KILN_RUN_SOCKET_FD, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_SEQPACKET)
         return usage(stderr, 2);
     struct run run = {.options = &options, .job = KILN_JOB_DIR_INIT, .usage = KILN_USAGE_INIT,

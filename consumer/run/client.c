@@ -218,10 +218,7 @@ int kiln_run_wait(struct kiln_run_session *session, uint64_t deadline_ms, struct
         return rc;
     if (message != KILN_RUN_DONE)
         return kiln_fail(err, KILN_E_CORRUPT, "kiln-run said something else than expected");
-    rc = kiln_run_report_decode(payload.data, payload.len, report, err);
-    if (rc == 0 && kiln_proc_wait(session->pid, kiln_clock_ms() + END_MS, NULL, NULL) == 0)
-        session->pid = -1;
-    return rc;
+    return kiln_run_report_decode(payload.data, payload.len, report, err);
 }
 
 // It takes its job with it when it is asked to end; when it does not end, the kernel does that for it.

@@ -34,8 +34,8 @@ struct kiln_run_options {
 // (a wall could not be raised), with its text; nothing was run.
 int kiln_run_start(const struct kiln_run_options *options, const struct kiln_run_spec *spec,
                    struct kiln_run_session *session, struct kiln_err *err);
-// Waits for the end of the job and of kiln-run. On failure the session is still to be released: KILN_E_TIMEOUT leaves both
-// running, KILN_E_CLOSED means that kiln-run died.
+// Waits for the end of the job; kiln-run may have something to tidy up yet, for which release waits. On failure the session is
+// still to be released: KILN_E_TIMEOUT leaves both running, KILN_E_CLOSED means that kiln-run died.
 int kiln_run_wait(struct kiln_run_session *session, uint64_t deadline_ms, struct kiln_run_report *report,
                   struct kiln_err *err);
 // Ends a job that still runs; returns when all of it is gone.

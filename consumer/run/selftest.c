@@ -18,7 +18,6 @@
 #include <unistd.h>
 
 #include "consumer/run/client.h"
-#include "consumer/run/host_limits.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/fs.h"
@@ -108,8 +107,8 @@ static int copy_out(int memfd, FILE *to) {
     return fwrite(text.data, 1, text.len, to) == text.len ? 0 : -1;
 }
 
-static int run_probe(const char *bwrap, const char *self, char *port, struct kiln_err *err) {
-    kiln_autofd int usr = open("/usr", O_PATH | O_CLOEXEC), own = open(self, O_PATH | O_CLOEXEC);
+static int run_probe(const struct kiln_run_options *how, char *port, struct kiln_err *err) {
+    kiln_autofd int usr = open("/usr", O_PATH | O_CLOEXEC), own = open(how->program, O_PATH | O_CLOEXEC);
     struct kiln_run_bind binds[] = {{.fd = (uint32_t)usr, .dest = (char *)"/usr"},
                                     {.fd = (uint32_t)own, .dest = (char *)PROBE_PATH, .file = true}};
     struct kiln_run_link links[] = {{(char *)"/lib", (char *)"usr/lib"}, {(char *)"/lib64", (char *)"usr/lib64"}};
@@ -120,7 +119,8 @@ static int run_probe(const char *bwrap, const char *self, char *port, struct kil
         .out_bytes = 1 << 20, .tmp_bytes = 1 << 20, .observer_bytes = 8 << 20, .inodes = 1000, .wall_ms = DEADLINE_MS,
         .memory_bytes = 256u << 20, .file_bytes = 1 << 20, .text_bytes = 1 << 20, .processes = 64,
     };
-    const struct kiln_run_options options = {.program = self, .bwrap = bwrap, .deadline_ms = kiln_clock_ms() + DEADLINE_MS};
+    struct kiln_run_options options = *how;
+    options.deadline_ms = kiln_clock_ms() + DEADLINE_MS;
     struct kiln_run_session session = KILN_RUN_SESSION_INIT;
     struct kiln_run_report report = {0};
     int rc = usr < 0 || own < 0 ? kiln_fail_errno(err, KILN_E_IO, "open /usr") : kiln_run_start(&options, &spec, &session, err);
@@ -137,14 +137,13 @@ static int run_probe(const char *bwrap, const char *self, char *port, struct kil
     return rc;
 }
 
-int kiln_selftest_run(const char *bwrap) {
+int kiln_selftest_run(const char *bwrap, const char *const *arguments) {
     struct kiln_err err = {0};
     char self[PATH_MAX], port[16];
     ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
     self[len > 0 ? len : 0] = 0;
     kiln_autofd int listener = listen_on_loopback(port, &err);
-    int rc = listener < 0 ? err.code : run_probe(bwrap, self, port, &err);
-    kiln_host_limits_print(); // what is weak is no wall that does not stand
+    int rc = listener < 0 ? err.code : run_probe(&(struct kiln_run_options){.program = self, .bwrap = bwrap, .arguments = arguments}, port, &err);
     if (rc == 0)
         return EXIT_SUCCESS;
     if (err.text[0])

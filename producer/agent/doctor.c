@@ -14,6 +14,7 @@
 #include "lib/base/fs.h"
 #include "lib/base/path.h"
 #include "lib/base/proc.h"
+#include "producer/agent/settings.h"
 
 #define SELF_TEST_TIMEOUT_MS 60000
 #define LOW_DISK_BYTES (2ull << 30)
@@ -37,12 +38,15 @@ static void say(struct report *report, bool ok, const char *check, const char *t
     say_verdict(report, ok ? "ok" : "BAD", check, text);
 }
 
-// kiln-run --self-test runs a job in the sandbox that tries each wall and prints "ok|weak|BAD NAME TEXT" lines.
+// --self-test of the program that runs jobs here: it runs one that tries each wall and prints "ok|weak|BAD NAME TEXT" lines.
 static void check_sandbox(const struct kiln_agent *agent, struct report *report) {
-    kiln_autofree char *program = kiln_path_join(agent->options.libexec, "kiln-run");
-    char *argv[] = {(char *)"kiln-run", (char *)"--self-test", NULL};
+    const char *docker = kiln_settings_docker(agent->conf);
+    kiln_autofree char *program = kiln_path_join(agent->options.libexec, docker ? "kiln-run-docker" : "kiln-run");
+    kiln_autofree char *dir = kiln_path_join(agent->options.dir, "docker");
+    char *of_docker[] = {(char *)"kiln-run-docker", (char *)"--self-test", (char *)"--socket", (char *)docker, (char *)"--dir", dir, NULL};
+    char *of_bwrap[] = {(char *)"kiln-run", (char *)"--self-test", NULL};
     char *const envp[] = {(char *)"KILN_DOCTOR_CANARY=visible", NULL};
-    const struct kiln_proc_options options = {.program = program, .argv = argv, .envp = envp, .cwd = "/"};
+    const struct kiln_proc_options options = {.program = program, .argv = docker ? of_docker : of_bwrap, .envp = envp, .cwd = "/"};
     kiln_autobuf struct kiln_buf out = KILN_BUF_INIT(1 << 20), errout = KILN_BUF_INIT(1 << 20);
     struct kiln_err err = {0};
     int status = 0;
