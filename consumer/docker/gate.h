@@ -1,8 +1,9 @@
 // What kiln-run-docker and the container's init say to each other through KILN_GATE_SOCKET, which lies in the container's /dev
 // until both have met (SOCK_SEQPACKET, messages as in consumer/run/client.h):
 //   1. kiln-run-docker: READY + 3 descriptors: a memfd with the order, the job's stdout, its stderr.
-//   2. init: READY + 2 descriptors (out directory, observer directory) when it stands behind all walls that the order names;
-//      or REFUSED + text.
+//   2. of a watched job, its process: READY + the descriptor that hears of its calls (consumer/run/watch.h).
+//      init: READY + 4 descriptors (out, observer and tmp directory, root) when the job stands behind all walls that the order
+//      names; or REFUSED + text.
 //   3. kiln-run-docker: READY without descriptors: go.
 //   4. init: DONE + be32, the job's wait status, as soon as it ended; or REFUSED + text: it could not be executed.
 // The end of the conversation, whoever dies, is the end of init and so of all that runs in the container.
@@ -19,7 +20,7 @@
 #define KILN_GATE_SOCKET "kiln-gate"
 #define KILN_GATE_INIT ".kiln/init" // in the image
 #define KILN_GATE_ORDER_FDS 3
-#define KILN_GATE_READY_FDS 2
+#define KILN_GATE_READY_FDS 4
 #define KILN_GATE_ORDER_MAX (KILN_RUN_SPEC_MAX + (8u << 20))
 
 // What must be mounted read-only at `dest`: this very file or directory.

@@ -25,6 +25,7 @@
 #include "consumer/run/filter.h"
 #include "consumer/run/limits.h"
 #include "consumer/run/observer_dir.h"
+#include "consumer/run/watch.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/fs.h"
@@ -35,6 +36,8 @@
 struct init {
     int gate, signals;
     int text[2]; // the job's stdout and stderr
+    int control; // to the job's process until it is executed
+    pid_t job;
     struct kiln_gate_order order;
 };
 
@@ -63,15 +66,19 @@ static int take_order(struct init *init, struct kiln_err *err) {
     return rc ? rc : kiln_gate_order_decode(bytes.data, bytes.len, &init->order, err);
 }
 
-static int announce(struct init *init, struct kiln_err *err) {
-    const struct kiln_gate_order *order = &init->order;
-    kiln_autofd int out = open(order->spec.out_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    kiln_autofd int observer = open(order->spec.observer_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (out < 0 || observer < 0)
-        return kiln_fail_errno(err, KILN_E_DENIED, "the job's directories");
-    int rc = kiln_observer_dir_fill(observer, &order->spec, order->uid, order->gid, err);
-    const int fds[KILN_GATE_READY_FDS] = {out, observer};
-    return rc ? rc : kiln_run_send(init->gate, KILN_RUN_READY, NULL, 0, fds, KILN_GATE_READY_FDS, err);
+static int announce(const struct init *init, struct kiln_err *err) {
+    const struct kiln_run_spec *spec = &init->order.spec;
+    const char *const paths[KILN_GATE_READY_FDS] = {spec->out_dir, spec->observer_dir, spec->tmp_dir, "/"};
+    int fds[KILN_GATE_READY_FDS];
+    for (size_t i = 0; i < KILN_GATE_READY_FDS; i++)
+        if ((fds[i] = open(paths[i], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0)
+            return kiln_fail_errno(err, KILN_E_DENIED, "opening %s", paths[i]);
+    int rc = kiln_observer_dir_fill(fds[1], spec, init->order.uid, init->order.gid, err);
+    if (rc == 0)
+        rc = kiln_run_send(init->gate, KILN_RUN_READY, NULL, 0, fds, KILN_GATE_READY_FDS, err);
+    for (size_t i = 0; i < KILN_GATE_READY_FDS; i++)
+        close(fds[i]);
+    return rc;
 }
 
 static int hear_go(const struct init *init, struct kiln_err *err) {
@@ -98,74 +105,102 @@ static int place_texts(const struct init *init, int null) {
     return close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
 }
 
-static int raise_last_walls(const struct kiln_run_spec *spec, struct kiln_err *err) {
+static int limit(const struct kiln_run_spec *spec, struct kiln_err *err) {
     struct kiln_run_spec limits = *spec;
     // Without a user namespace of the job's own the kernel would count everybody's processes of this uid on the host; the
     // container's control group bounds them.
     limits.processes = UINT32_MAX;
-    const struct sock_fprog filter = {.len = (unsigned short)kiln_filter_code_count,
-                                      .filter = (struct sock_filter *)kiln_filter_code};
     int rc = kiln_limits_forget(err);
-    if (rc == 0)
-        rc = kiln_limits_apply(&limits, false, err);
-    if (rc == 0 && (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) < 0))
-        rc = kiln_fail_errno(err, KILN_E_DENIED, "the filter of system calls");
-    return rc;
+    return rc ? rc : kiln_limits_apply(&limits, false, err);
 }
 
-// What keeps the job from being executed is written to `failure`.
-static __attribute__((noreturn)) void become_job(const struct init *init, char **env, int failure) {
+static int filter_calls(bool watched, struct kiln_err *err) {
+    const struct sock_fprog filter = {
+        .len = (unsigned short)(watched ? kiln_filter_watched_code_count : kiln_filter_code_count),
+        .filter = (struct sock_filter *)(watched ? kiln_filter_watched_code : kiln_filter_code)};
+    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) < 0 ? kiln_fail_errno(err, KILN_E_DENIED, "the filter of system calls") : 0;
+}
+
+// As bubblewrap's sandbox has it: what watches stands before the job's own filter.
+static int begin_watch(const struct init *init, struct kiln_err *err) {
+    kiln_autofd int listener = -1;
+    int rc = kiln_watch_begin(&listener, err);
+    return rc ? rc : kiln_run_send(init->gate, KILN_RUN_READY, NULL, 0, &listener, 1, err);
+}
+
+// The job's process until it is executed. `control`: its readiness (one NUL) or a text, the go, and later only silence or a text.
+static __attribute__((noreturn)) void become_job(const struct init *init, char **env, int control) {
     const struct kiln_run_spec *spec = &init->order.spec;
     struct kiln_err err = {0};
+    char go;
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    failure = fcntl(failure, F_DUPFD_CLOEXEC, 10);
     kiln_autofree char **argv = calloc(spec->argc + 1, sizeof *argv);
-    if (null < 0 || failure < 0 || !argv || place_texts(init, null) < 0)
+    control = fcntl(control, F_DUPFD_CLOEXEC, 10);
+    if (null < 0 || control < 0 || !argv)
         _exit(126);
     memcpy(argv, spec->argv, spec->argc * sizeof *argv);
-    int rc = chdir(spec->cwd) < 0 ? kiln_fail_errno(&err, KILN_E_NOTFOUND, "chdir %s", spec->cwd) : raise_last_walls(spec, &err);
+    int rc = limit(spec, &err);
+    if (rc == 0 && spec->watch_fd)
+        rc = begin_watch(init, &err);
+    if (rc == 0 && (send(control, "", 1, MSG_NOSIGNAL) != 1 || read(control, &go, 1) != 1 || place_texts(init, null) < 0))
+        _exit(126);
+    if (rc == 0 && chdir(spec->cwd) < 0)
+        rc = kiln_fail_errno(&err, KILN_E_NOTFOUND, "chdir %s", spec->cwd);
+    if (rc == 0)
+        rc = filter_calls(spec->watch_fd != 0, &err);
     if (rc == 0) {
         execve(argv[0], argv, env);
         kiln_fail_errno(&err, KILN_E_NOTFOUND, "%s", argv[0]);
     }
-    if (write(failure, err.text, strlen(err.text)) < 0)
+    if (send(control, err.text, strlen(err.text), MSG_NOSIGNAL) < 0)
         _exit(126);
     _exit(127);
 }
 
-// The job's process, after it was executed; what failed is in *err.
-static int start_job(struct init *init, pid_t *job, struct kiln_err *err) {
+// What the job's process says: nothing, one NUL, or what went wrong.
+static int hear_job(int control, struct kiln_err *err) {
+    char text[sizeof err->text] = "";
+    ssize_t got = recv(control, text, sizeof text - 1, 0);
+    return got > 0 && *text ? kiln_fail(err, KILN_E_DENIED, "%s", text) : 0;
+}
+
+static int prepare_job(struct init *init, struct kiln_err *err) {
     kiln_autofree char *pwd = NULL;
     kiln_autofree char **env = make_environment(&init->order.spec, &pwd);
-    int ends[2];
-    if (!env || pipe2(ends, O_CLOEXEC) < 0)
+    int pair[2];
+    if (!env || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return kiln_fail_errno(err, KILN_E_IO, "starting the job");
-    kiln_autofd int heard = ends[0];
-    kiln_autofd int failure = ends[1];
-    pid_t pid = fork();
-    if (pid < 0)
+    init->control = pair[0];
+    kiln_autofd int theirs = pair[1];
+    init->job = fork();
+    if (init->job < 0)
         return kiln_fail_errno(err, KILN_E_IO, "starting the job");
-    if (pid == 0)
-        become_job(init, env, failure);
-    close(kiln_steal_fd(&failure));
+    if (init->job == 0) {
+        close(init->control);
+        become_job(init, env, theirs);
+    }
+    close(kiln_steal_fd(&theirs));
     for (int i = 0; i < 2; i++)
         close(kiln_steal_fd(&init->text[i]));
-    char text[sizeof err->text] = "";
-    if (read(heard, text, sizeof text - 1) > 0)
-        return kiln_fail(err, KILN_E_NOTFOUND, "%s", text);
-    *job = pid;
-    return 0;
+    return hear_job(init->control, err);
+}
+
+// Returns when the job's program is executed.
+static int start_job(struct init *init, struct kiln_err *err) {
+    if (send(init->control, "", 1, MSG_NOSIGNAL) != 1)
+        return kiln_fail_errno(err, KILN_E_CLOSED, "the job's process died");
+    return hear_job(init->control, err);
 }
 
 // Reaps whatever ended; true, with its status, when the job itself is among it.
-static bool reap(const struct init *init, pid_t job, int *status) {
+static bool reap(const struct init *init, int *status) {
     struct signalfd_siginfo info;
     while (read(init->signals, &info, sizeof info) == sizeof info)
         ;
     bool ended = false;
     int one;
     for (pid_t pid; (pid = waitpid(-1, &one, WNOHANG)) > 0;)
-        if (pid == job) {
+        if (pid == init->job) {
             *status = one;
             ended = true;
         }
@@ -173,11 +208,11 @@ static bool reap(const struct init *init, pid_t job, int *status) {
 }
 
 // Until the gate closes, which is the end.
-static void attend(const struct init *init, pid_t job) {
+static void attend(const struct init *init) {
     struct pollfd watch[] = {{.fd = init->gate, .events = POLLIN}, {.fd = init->signals, .events = POLLIN}};
     for (;;) {
         int status;
-        if (reap(init, job, &status)) {
+        if (reap(init, &status)) {
             kiln_autobuf struct kiln_buf payload = KILN_BUF_INIT(MESSAGE_BYTES_MAX);
             kiln_buf_add_be32(&payload, (uint32_t)status);
             kiln_run_send(init->gate, KILN_RUN_DONE, payload.data, payload.len, NULL, 0, NULL);
@@ -193,22 +228,23 @@ static int run(struct init *init, struct kiln_err *err) {
         rc = take_order(init, err);
     if (rc == 0)
         rc = kiln_world_check(&init->order, err);
-    if (rc == 0)
-        rc = announce(init, err);
     if (rc == 0 && prctl(PR_SET_DUMPABLE, 0) < 0)
         rc = kiln_fail_errno(err, KILN_E_DENIED, "hiding init from the job");
     if (rc == 0)
+        rc = prepare_job(init, err);
+    if (rc == 0)
+        rc = announce(init, err);
+    if (rc == 0)
         rc = hear_go(init, err);
-    pid_t job = -1;
     if (rc == 0)
-        rc = start_job(init, &job, err);
+        rc = start_job(init, err);
     if (rc == 0)
-        attend(init, job);
+        attend(init);
     return rc;
 }
 
 int main(void) {
-    static const struct init none = {.gate = -1, .signals = -1, .text = {-1, -1}};
+    static const struct init none = {.gate = -1, .signals = -1, .text = {-1, -1}, .control = -1, .job = -1};
     struct init init = none;
     struct kiln_err err = {0};
     sigset_t watched;

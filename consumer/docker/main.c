@@ -55,11 +55,12 @@ struct run {
     struct kiln_docker docker;
     struct kiln_container container;
     struct kiln_usage usage;
+    struct kiln_watch watch;
     struct kiln_capture text[2];
     uid_t uid;
     gid_t gid;
     int signals, listener, gate, init; // init: a pidfd
-    int out_dir, observer_dir;
+    int out_dir, observer_dir, tmp_dir, root;
     uint64_t deadline_ms, started_ms;
     struct kiln_run_report report;
 };
@@ -71,11 +72,13 @@ static void close_all(int *const *fds, size_t count) {
 }
 
 static void release_run(struct run *run) {
-    int *const fds[] = {&run->signals, &run->listener, &run->gate, &run->init, &run->out_dir, &run->observer_dir};
+    int *const fds[] = {&run->signals, &run->listener, &run->gate, &run->init, &run->out_dir, &run->observer_dir,
+                        &run->tmp_dir, &run->root};
     close_all(fds, sizeof fds / sizeof *fds);
     kiln_capture_release(&run->text[0]);
     kiln_capture_release(&run->text[1]);
     kiln_usage_release(&run->usage);
+    kiln_watch_release(&run->watch);
     kiln_mounts_release(&run->mounts);
     kiln_job_dir_remove(&run->job);
     kiln_layout_release(&run->layout);
@@ -192,17 +195,27 @@ static int check_directory(int dir, struct kiln_err *err) {
     return 0;
 }
 
-static int hear_ready(struct run *run, struct kiln_err *err) {
+// The container's next word, which is to be READY with so many descriptors.
+static int hear(struct run *run, int *fds, size_t count, struct kiln_err *err) {
     kiln_autobuf struct kiln_buf payload = KILN_BUF_INIT(MESSAGE_BYTES_MAX);
     enum kiln_run_message message;
+    int rc = kiln_run_receive(run->gate, run->deadline_ms, &message, &payload, fds, count, err);
+    if (rc == 0 && message != KILN_RUN_READY)
+        rc = message == KILN_RUN_REFUSED ? refused(&payload, err) : kiln_fail(err, KILN_E_CORRUPT, "that is no word of kiln-init");
+    return rc;
+}
+
+static int hear_ready(struct run *run, struct kiln_err *err) {
     int fds[KILN_GATE_READY_FDS];
-    int rc = kiln_run_receive(run->gate, run->deadline_ms, &message, &payload, fds, KILN_GATE_READY_FDS, err);
+    int rc = run->spec.watch_fd ? hear(run, &run->watch.listener, 1, err) : 0;
+    if (rc == 0)
+        rc = hear(run, fds, KILN_GATE_READY_FDS, err);
     if (rc)
         return rc;
-    if (message != KILN_RUN_READY)
-        return message == KILN_RUN_REFUSED ? refused(&payload, err) : kiln_fail(err, KILN_E_CORRUPT, "that is no word of kiln-init");
     run->out_dir = fds[0];
     run->observer_dir = fds[1];
+    run->tmp_dir = fds[2];
+    run->watch.root = run->root = fds[3];
     rc = check_directory(run->out_dir, err);
     return rc ? rc : check_directory(run->observer_dir, err);
 }
@@ -215,12 +228,16 @@ static int prepare(struct run *run, struct kiln_err *err) {
     int rc = kiln_starter_read_spec(&run->spec, err);
     if (rc == 0 && run->spec.watch_fd)
         rc = kiln_fail(err, KILN_E_UNSUPPORTED, KILN_WATCH_UNAVAILABLE ": system calls of a container cannot be watched");
+    if (rc == 0 && run->spec.watch_fd)
+        rc = kiln_watch_prepare(&run->watch, run->spec.observer_dir, err);
     if (rc == 0)
         rc = kiln_layout_make(&run->spec, &run->layout, err);
     if (rc == 0)
+        rc = kiln_mounts_check(&run->spec, &run->layout, err);
+    if (rc == 0)
         rc = kiln_job_dir_make(run->options->dir, &run->spec, &run->job, err);
     if (rc == 0)
-        rc = kiln_mounts_make(&run->spec, &run->layout, &run->job, &run->mounts, err);
+        rc = kiln_mounts_make(&run->layout, &run->job, &run->mounts, err);
     if (rc == 0)
         rc = kiln_job_dir_open_gate(&run->job, &run->listener, err);
     if (rc == 0)
@@ -262,10 +279,13 @@ static bool supervise(struct run *run, bool *ended, unsigned *code) {
                                  {.fd = KILN_RUN_SOCKET_FD},
                                  {.fd = run->gate, .events = POLLIN},
                                  {.fd = run->text[0].read_end, .events = POLLIN},
-                                 {.fd = run->text[1].read_end, .events = POLLIN}};
+                                 {.fd = run->text[1].read_end, .events = POLLIN},
+                                 {.fd = run->watch.listener, .events = POLLIN}};
         int ready = poll(watch, sizeof watch / sizeof *watch, kiln_clock_left_ms(deadline_ms));
         if (ready > 0 && (watch[1].revents || kiln_starter_asks_to_end(run->signals)))
             return false;
+        if (ready > 0 && watch[5].revents & POLLIN)
+            kiln_watch_serve(&run->watch);
         kiln_ending_by_texts(&run->report, run->text);
         if (ready > 0 && watch[2].revents) {
             *ended = hear_end(run, code);
@@ -308,6 +328,8 @@ static void conclude(struct run *run, bool over, bool ended, unsigned code) {
     kiln_ending_by_texts(&run->report, run->text);
     if (run->usage.oom_kills || (!ended && kiln_container_ran_out_of_memory(&run->container, kiln_clock_ms() + KILL_MS)))
         kiln_ending_set(&run->report, KILN_END_MEMORY, 0, "used more memory than it may");
+    if (ended && code)
+        kiln_ending_by_space(&run->report, (const int[]){run->out_dir, run->tmp_dir}, 2);
     if (ended)
         kiln_ending_by_code(&run->report, code);
     else
@@ -349,6 +371,8 @@ static int run_job(struct run *run) {
     bool over = extinguish(run);
     if (wanted)
         conclude(run, over, ended, code);
+    if (wanted && run->spec.watch_fd)
+        wanted = kiln_watch_write(&run->watch, (int)run->spec.watch_fd, &err) == 0;
     wanted = wanted && kiln_starter_done(&run->report, &err) == 0; // who takes the outputs need not wait for dockerd
     clean_up(run);
     return wanted ? EXIT_SUCCESS : EXIT_FAILURE;
@@ -456,9 +480,9 @@ int main(int argc, char **argv) {
     }
     if (getsockopt(KILN_RUN_SOCKET_FD, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_SEQPACKET)
         return usage(stderr, 2);
-    struct run run = {.options = &options, .job = KILN_JOB_DIR_INIT, .usage = KILN_USAGE_INIT,
+    struct run run = {.options = &options, .job = KILN_JOB_DIR_INIT, .usage = KILN_USAGE_INIT, .watch = KILN_WATCH_INIT,
                       .text = {KILN_CAPTURE_INIT, KILN_CAPTURE_INIT}, .signals = -1, .listener = -1, .gate = -1, .init = -1,
-                      .out_dir = -1, .observer_dir = -1};
+                      .out_dir = -1, .observer_dir = -1, .tmp_dir = -1, .root = -1};
     status = run_job(&run);
     release_run(&run);
     return status;

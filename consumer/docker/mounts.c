@@ -54,7 +54,7 @@ static int check_links(const struct kiln_run_spec *spec, const struct kiln_layou
     return 0;
 }
 
-static int check_layout(const struct kiln_run_spec *spec, const struct kiln_layout *layout, struct kiln_err *err) {
+int kiln_mounts_check(const struct kiln_run_spec *spec, const struct kiln_layout *layout, struct kiln_err *err) {
     int rc = check_links(spec, layout, err);
     for (size_t i = 0; rc == 0 && i < layout->count; i++)
         rc = check_mount_point(layout, i, err);
@@ -146,14 +146,12 @@ static int add_bind(struct kiln_mounts *mounts, const struct kiln_run_bind *bind
     return rc ? kiln_wrap(err, rc, "bind %s", bind->dest) : 0;
 }
 
-int kiln_mounts_make(const struct kiln_run_spec *spec, const struct kiln_layout *layout, const struct kiln_job_dir *job,
-                     struct kiln_mounts *mounts, struct kiln_err *err) {
+int kiln_mounts_make(const struct kiln_layout *layout, const struct kiln_job_dir *job, struct kiln_mounts *mounts,
+                     struct kiln_err *err) {
     kiln_autobuf struct kiln_buf mountinfo = KILN_BUF_INIT(MOUNTINFO_BYTES_MAX);
     struct kiln_mounts made = {.all = calloc(layout->count + OWN_MOUNTS, sizeof *made.all),
                                .sources = calloc(layout->count + OWN_MOUNTS, sizeof *made.sources)};
     int rc = made.all && made.sources ? 0 : kiln_fail(err, KILN_E_NOMEM, "mounts");
-    if (rc == 0)
-        rc = check_layout(spec, layout, err);
     if (rc == 0)
         rc = kiln_fs_read_file(AT_FDCWD, "/proc/self/mountinfo", &mountinfo, err);
     if (rc == 0)

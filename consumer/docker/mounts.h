@@ -14,6 +14,7 @@ struct kiln_mounts {
     size_t count;
 };
 
-int kiln_mounts_make(const struct kiln_run_spec *spec, const struct kiln_layout *layout, const struct kiln_job_dir *job,
-                     struct kiln_mounts *mounts, struct kiln_err *err);
+// Can Docker mount such a layout without touching anybody's tree?
+int kiln_mounts_check(const struct kiln_run_spec *spec, const struct kiln_layout *layout, struct kiln_err *err);
+int kiln_mounts_make(const struct kiln_layout *layout, const struct kiln_job_dir *job, struct kiln_mounts *mounts, struct kiln_err *err);
 void kiln_mounts_release(struct kiln_mounts *mounts);
