@@ -1,4 +1,6 @@
 // The wall clock. Clocks that count from the machine's start are no input that anybody could name: not recorded.
+#include <errno.h>
+#include <sys/auxv.h>
 #include <sys/time.h>
 #include <sys/timeb.h>
 #include <time.h>
@@ -40,3 +42,13 @@ OBSERVED int ftime(struct timeb *out) {
     return REAL(ftime)(out);
 }
 #pragma GCC diagnostic pop
+
+// Of the kernel's clock page no macro is told: reading the time there is no system call and nobody sees it. Programs do without
+// on machines that have none.
+OBSERVED unsigned long getauxval(unsigned long type) {
+    if (type == AT_SYSINFO_EHDR && kiln_callers_find(CALLER) == KILN_CALLER_MACRO) {
+        errno = ENOENT;
+        return 0;
+    }
+    return REAL(getauxval)(type);
+}

@@ -274,6 +274,9 @@ static void judge_macro(struct witness *witness, struct event *event) {
     case KILN_OBSERVE_EXEC:
         report(witness, "program", event->text);
         break;
+    case KILN_OBSERVE_DLOPEN: // nobody has looked into its code, and the toolchain's would count as a tool's
+        report(witness, "library", event->text);
+        break;
     case KILN_OBSERVE_GETENV:
         judge_variable(witness, event->text);
         break;

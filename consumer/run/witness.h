@@ -39,7 +39,8 @@ struct kiln_witness_world {
 };
 
 struct kiln_witness_report {
-    char **observations; // "undeclared_path: /x", "undeclared_list: ...", "undeclared_env: X", "program: git", "clock: ..."
+    char **observations; // "undeclared_path: /x", "undeclared_list: ...", "undeclared_env: X", "program: git", "library: x.so",
+                         // "clock: ..."
     size_t count;        // at most 64; sorted, unique
     uint32_t events;     // entries read
 };

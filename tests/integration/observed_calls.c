@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -300,6 +301,27 @@ static void flood(void) {
     }
 }
 
+// Prints a directory twice, then reads more at once than the observer keeps.
+static void order(void) {
+    DIR *dir = opendir("many"), *others[100];
+    const struct dirent *entry;
+    while ((entry = readdir(dir)))
+        puts(entry->d_name);
+    rewinddir(dir);
+    while ((entry = readdir(dir)))
+        puts(entry->d_name);
+    for (size_t i = 0; i < 100; i++) {
+        others[i] = opendir("sub");
+        if (!others[i] || !readdir64(others[i]))
+            puts("nothing there");
+    }
+    for (size_t i = 0; i < 100; i++)
+        closedir(others[i]);
+    closedir(dir);
+    printf("%d\n", getauxval(AT_SYSINFO_EHDR) != 0);
+    printf("%d\n", getauxval(AT_PAGESZ) == 4096);
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
@@ -308,7 +330,7 @@ static const struct {
     {"where", where},       {"lists", lists},         {"writes", writes},     {"variables", variables},
     {"clocks", clocks},     {"network", network},     {"identity", identity}, {"numbers", numbers},
     {"programs", programs}, {"libraries", libraries}, {"random", random_bytes}, {"threads", threads},
-    {"flood", flood},
+    {"flood", flood},       {"order", order},
 };
 
 int main(int argc, char **argv) {

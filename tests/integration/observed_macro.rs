@@ -53,3 +53,12 @@ pub fn order(_: TokenStream) -> TokenStream {
     let map: std::collections::HashMap<u32, ()> = (0..16).map(|i| (i, ())).collect();
     format!("pub const ORDER: &str = \"{:?}\";", map.keys().collect::<Vec<_>>()).parse().unwrap()
 }
+
+// The order of a directory, and what this process and its threads are called.
+#[proc_macro]
+pub fn process(_: TokenStream) -> TokenStream {
+    let names: Vec<String> = std::fs::read_dir("src/many").unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let thread = std::thread::spawn(|| format!("{:?}", std::thread::current().id())).join().unwrap();
+    format!("pub const NAMES: &str = \"{names:?}\"; pub const PROCESS: &str = \"{} {thread}\";", std::process::id())
+        .replace("[\"", "[").replace("\"]", "]").replace("\", \"", ", ").parse().unwrap()
+}

@@ -33,6 +33,9 @@ static const struct {
     {"libraries", "dlopen 0 libobserved-none.so\ndlopen 0 @/./sub/inner\ndlopen 0 libkiln-observe-probe.so\n"},
 };
 
+static char **many; // names of the files in work/many; NULL: it is not there
+static size_t many_count;
+
 static void make_work(const struct scratch *scratch) {
     assert_int_equal(kiln_fs_remove_tree(scratch->fd, "work", NULL), 0);
     assert_int_equal(mkdirat(scratch->fd, "work", 0755), 0);
@@ -40,6 +43,14 @@ static void make_work(const struct scratch *scratch) {
     scratch_write(scratch, "work/file", "hello\n", 6);
     scratch_write(scratch, "work/sub/inner", "in\n", 3);
     assert_int_equal(symlinkat("file", scratch->fd, "work/link"), 0);
+    if (many)
+        mkdirat(scratch->fd, "work/many", 0755);
+    for (size_t i = 0; many && i < many_count; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "work/many/%s", many[i]);
+        if (many[i][0] != '.')
+            scratch_write(scratch, name, "", 0);
+    }
 }
 
 static void run_calls(const struct scratch *scratch, const char *group, const char *preload, struct kiln_buf *out) {
@@ -185,6 +196,33 @@ static void test_overflow_shows(void **state) {
     kiln_witness_report_release(&report);
 }
 
+static int compare_texts(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+// Names in the order of their bytes, whatever the file system gives; and no clock that can be read without a system call.
+static void test_directories_are_sorted(void **state) {
+    enum { FILES = 300 };
+    const struct scratch *scratch = *state;
+    kiln_autobuf struct kiln_buf out = KILN_BUF_INIT(1 << 20), log = KILN_BUF_INIT(8 << 20), want = KILN_BUF_INIT(1 << 20);
+    char *names[FILES + 2];
+    rig_make_observer(scratch, "obs", 's');
+    names[FILES] = strdup(".");
+    names[FILES + 1] = strdup("..");
+    for (int i = 0; i < FILES; i++)
+        assert_true(asprintf(&names[i], "%x", (unsigned)i * 2654435761u) > 0);
+    qsort(names, FILES + 2, sizeof *names, compare_texts);
+    for (int twice = 0; twice < 2; twice++)
+        for (int i = 0; i < FILES + 2; i++)
+            kiln_buf_addf(&want, "%s\n", names[i]);
+    kiln_buf_add_str(&want, "0\n1\n");
+    many = names;
+    many_count = FILES + 2;
+    run_observed(scratch, "order", &out, &log);
+    many = NULL;
+    assert_string_equal(kiln_buf_text(&out), kiln_buf_text(&want));
+    for (int i = 0; i < FILES + 2; i++)
+        free(names[i]);
+}
+
 // Without a log that it can trust the observer keeps quiet and in nobody's way.
 static void test_unusable_log(void **state) {
     const struct scratch *scratch = *state;
@@ -218,7 +256,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         scratch_test(test_calls),          scratch_test(test_random_bytes_are_the_seeds),
         scratch_test(test_threads_lose_nothing), scratch_test(test_overflow_shows),
-        scratch_test(test_unusable_log),
+        scratch_test(test_directories_are_sorted), scratch_test(test_unusable_log),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -132,7 +132,7 @@ static void add_bind(struct args *args, const char *how, const struct scratch *s
 }
 
 // The root that kiln-run makes, as far as the observer can tell.
-static void add_root(struct args *args, const struct scratch *scratch) {
+static void add_root(struct args *args, const struct scratch *scratch, bool observed) {
     add_all(args, "bwrap --unshare-user --unshare-ipc --unshare-pid --unshare-net --unshare-uts --die-with-parent "
                   "--ro-bind /usr /usr --symlink usr/lib /lib --symlink usr/lib64 /lib64 --symlink usr/bin /bin "
                   "--symlink /usr/bin/gcc /etc/alternatives/cc --symlink /usr/bin/ld.bfd /etc/alternatives/ld "
@@ -145,7 +145,7 @@ static void add_root(struct args *args, const struct scratch *scratch) {
     add_bind(args, "--bind", scratch, "target", "@/target");
     add_bind(args, "--ro-bind", scratch, "pkg", "@/ws/pkg");
     add_bind(args, "--ro-bind", scratch, "deps", "@/deps");
-    add_bind(args, "--ro-bind", scratch, "preload", "/etc/ld.so.preload");
+    add_bind(args, "--ro-bind", scratch, observed ? "preload" : "no-preload", "/etc/ld.so.preload");
     add_all(args, "--chdir @/ws/pkg --clearenv --setenv PATH /usr/bin --setenv HOME @/home --setenv TMPDIR /tmp "
                   "--setenv CARGO_PKG_NAME pkg --setenv CARGO_MANIFEST_DIR @/ws/pkg --");
 }
@@ -177,7 +177,7 @@ static const struct kiln_witness_world *get_world(void) {
 static void compile(const struct scratch *scratch, unsigned char seed, const char *words, struct kiln_buf *observed) {
     rig_make_observer(scratch, "obs", seed);
     struct args args = {0};
-    add_root(&args, scratch);
+    add_root(&args, scratch, true);
     add_all(&args, words);
     kiln_autobuf struct kiln_buf said = KILN_BUF_INIT(1 << 20), log = KILN_BUF_INIT(8 << 20);
     if (run(scratch, "/usr/bin/bwrap", &args, &said) != 0)
@@ -208,6 +208,7 @@ static int make_package(void **state) {
     write_text(scratch, "pkg/sub/x.txt", "x\n");
     kiln_autofree char *preload = expand("@/obs/libkiln-observe.so\n");
     write_text(scratch, "preload", preload);
+    write_text(scratch, "no-preload", "");
     build_outside(scratch, "--edition 2021 --crate-type proc-macro --crate-name actor --out-dir deps -A warnings "
                            KILN_SOURCE_DIR "/tests/integration/observed_macro.rs");
     return 0;
@@ -274,6 +275,63 @@ static void compile_order(const struct scratch *scratch, unsigned char seed, str
     assert_string_equal(kiln_buf_text(&observed), "");
     struct kiln_err err = {0};
     assert_ok(kiln_fs_read_file(scratch->fd, "target/libpkg.rmeta", metadata, &err));
+}
+
+// What macros make of the order of a hash map, a directory, their process and their threads.
+static void test_macros_repeat(void **state) {
+    enum { RUNS = 20 };
+    const struct scratch *scratch = *state;
+    write_text(scratch, "pkg/src/lib.rs", "actor::order!();\nactor::process!();\n");
+    mkdirat(scratch->fd, "pkg/src/many", 0755);
+    for (int i = 0; i < 40; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "pkg/src/many/%x", (unsigned)i * 2654435761u);
+        write_text(scratch, name, "");
+    }
+    kiln_autobuf struct kiln_buf first = KILN_BUF_INIT(1 << 20);
+    compile_order(scratch, 's', &first);
+    for (int i = 1; i < RUNS; i++) {
+        kiln_autobuf struct kiln_buf next = KILN_BUF_INIT(1 << 20);
+        compile_order(scratch, 's', &next);
+        if (next.len != first.len || memcmp(next.data, first.data, first.len))
+            fail_msg("run %d gave other bytes", i);
+    }
+}
+
+// Preloading the observer changes nothing where no macro is.
+static void test_ordinary_crates_come_out_the_same(void **state) {
+    static const struct {
+        const char *words, *made;
+    } kinds[] = {{"--crate-type lib --emit metadata,link", "libpkg.rlib"},
+                 {"--crate-type lib --emit metadata", "libpkg.rmeta"},
+                 {"--crate-type bin -C debuginfo=2", "pkg"},
+                 {"--crate-type cdylib -C opt-level=3", "libpkg.so"}};
+    const struct scratch *scratch = *state;
+    write_text(scratch, "pkg/src/lib.rs", "pub fn f() -> std::collections::HashMap<u32, String> { (0..9).map(|i| (i, format!(\"{i}\"))).collect() }\n"
+                                          "#[allow(dead_code)] fn main() { println!(\"{:?}\", f()); }\n");
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        struct kiln_buf made[2] = {KILN_BUF_INIT(64u << 20), KILN_BUF_INIT(64u << 20)};
+        for (int observed = 0; observed < 2; observed++) {
+            struct args args = {0};
+            char name[64];
+            snprintf(name, sizeof name, "target/%s", kinds[i].made);
+            rig_make_observer(scratch, "obs", 's');
+            add_root(&args, scratch, observed);
+            add_all(&args, "@/sysroot/bin/rustc --edition 2021 --crate-name pkg src/lib.rs --out-dir @/target");
+            add_all(&args, kinds[i].words);
+            kiln_autobuf struct kiln_buf said = KILN_BUF_INIT(1 << 20);
+            if (run(scratch, "/usr/bin/bwrap", &args, &said))
+                fail_msg("%s: %s", kinds[i].words, kiln_buf_text(&said));
+            release(&args);
+            struct kiln_err err = {0};
+            assert_ok(kiln_fs_read_file(scratch->fd, name, &made[observed], &err));
+            assert_int_equal(unlinkat(scratch->fd, name, 0), 0);
+        }
+        if (made[0].len != made[1].len || memcmp(made[0].data, made[1].data, made[0].len))
+            fail_msg("%s differs with the observer", kinds[i].made);
+        kiln_buf_release(&made[0]);
+        kiln_buf_release(&made[1]);
+    }
 }
 
 static void test_hash_maps_of_macros_repeat(void **state) {
@@ -352,6 +410,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_macros, make_package, scratch_teardown),
         cmocka_unit_test_setup_teardown(test_ordinary_crates_report_nothing, make_package, scratch_teardown),
+        cmocka_unit_test_setup_teardown(test_macros_repeat, make_package, scratch_teardown),
+        cmocka_unit_test_setup_teardown(test_ordinary_crates_come_out_the_same, make_package, scratch_teardown),
         cmocka_unit_test_setup_teardown(test_hash_maps_of_macros_repeat, make_package, scratch_teardown),
         cmocka_unit_test_setup_teardown(test_macro_objects, scratch_setup, scratch_teardown),
     };

@@ -148,9 +148,11 @@ static const struct {
      "undeclared_path: /b/sysroot/lib/rustlib/src/rust/library/core/src/lib.rs"},
     {OPEN, TOOL, 2, "/b/sysroot/lib/absent", NULL},
     {LIST, TOOL, 0, "/usr/lib", NULL},
-    {DLOPEN, MACRO, 0, "libssl.so.3", "undeclared_path: libssl.so.3"},
+    {DLOPEN, MACRO, 0, "libssl.so.3", "library: libssl.so.3"},
+    {DLOPEN, MACRO, 0, "/b/ws/pkg/plugin.so", "library: /b/ws/pkg/plugin.so"},
+    {DLOPEN, MACRO, 0, "/usr/lib/libz.so.1", "library: /usr/lib/libz.so.1"},
     {DLOPEN, TOOL, 0, "libssl.so.3", NULL},
-    {DLOPEN, MACRO, 0, "/opt/libssl.so.3", "undeclared_path: /opt/libssl.so.3"},
+    {DLOPEN, MACRO, 0, "/opt/libssl.so.3", "library: /opt/libssl.so.3"},
     // the job's own places
     {OPEN, TOOL, 2, "/b/target/x.d", NULL},
     {LIST, TOOL, 0, "/b/target", NULL},
