@@ -223,6 +223,14 @@ def test_an_expired_certificate_opens_nothing(stack):
         assert (done.returncode == 0 and "kiln.candidates" in done.stdout) == opens, (days, done)
 
 
+def test_an_older_record_than_told_is_not_gone_on_from(stack):
+    version, conf = shown(stack)["version"], stack.dir / "told.conf"
+    for least, code in ((version, 0), (version + 2, 1)):
+        conf.write_text(stack.conf("operator").read_text().replace("[fleet]\n", f"[fleet]\ntrust_version = {least}\n", 1))
+        done = stack.admin_offline("trust", "renew", "--roots", stack.roots(), "--config", conf, accept=(code,))
+    assert f"fleet.trust_version is {version + 2}" in done.stderr and shown(stack)["version"] == version + 1, done
+
+
 def test_kiln_admin_is_run_by_kiln(stack):
     place = stack.dir / "bin"
     place.mkdir()
@@ -233,6 +241,10 @@ def test_kiln_admin_is_run_by_kiln(stack):
     shutil.copy(stack.program(), place / "kiln-admin")
     done = subprocess.run([place / "kiln", "admin", "trust", "show", "--config", stack.conf("operator"), "--json"], capture_output=True, text=True)
     assert done.returncode == 0 and json.loads(done.stdout)["version"] > 1, done
+    done = subprocess.run([place / "kiln", "admin", "init", "--config", stack.conf("operator"), "--json"], capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)["topics_made"] == 0, done
+    done = subprocess.run([place / "kiln", "toolchain", "publish", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "--sysroot" in done.stdout, done
 
 
 if __name__ == "__main__":

@@ -183,6 +183,7 @@ static void test_usage(void **state) {
         {{"toolchain", "publish", "--help"}, 1, NULL, "kiln-admin is neither beside"}, // it is kiln-admin's to say
         {{"help", "agnet"}, 2, NULL, "did you mean \"agent\"?"},
         {{"help", "--man"}, 0, ".TH KILN 1", NULL},
+        {{"help", "--man"}, 0, "kiln toolchain publish", NULL},
         {{"help", "--completion", "bash"}, 0, "complete -o default -F _kiln kiln", NULL},
         {{"help", "--completion", "tcsh"}, 2, NULL, "there is one for bash"},
         {{"--version"}, 0, "kiln " KILN_VERSION "\n", NULL},
