@@ -74,7 +74,8 @@ uint32_t kiln_bus_partition_of(const struct kiln_bus *bus, const struct kiln_dig
 // Whether a publish would reach somebody soon. KILN_E_IO with the reason when no broker can be reached.
 int kiln_bus_healthy(struct kiln_bus *bus, struct kiln_err *err);
 // Reads what kiln.state holds for a partition, the newest of each key, until the end as of now. Verifier, after GAINED.
-// Records that do not hold come as REFUSED without their value, as they are read; the others at the end.
+// Records that do not hold come as REFUSED without their value, as they are read; the others at the end. What is left until the
+// deadline is how long a next record is waited for.
 // KILN_E_UNSUPPORTED on the embedded bus, where agents submit again.
 int kiln_bus_restore(struct kiln_bus *bus, uint32_t partition, uint64_t deadline_ms,
                      int (*visit)(void *context, const struct kiln_record *record), void *context, struct kiln_err *err);

@@ -99,8 +99,9 @@ static int read_all(struct kiln_kafka *kafka, rd_kafka_queue_t *queue, uint64_t 
     struct kiln_kafka_gate *gate;
     int rc = kiln_kafka_gate_new(&options, &gate, err);
     bool done = false;
+    const int patience_ms = kiln_clock_left_ms(deadline_ms); // for each record: however much lies there is read to its end
     while (rc == 0 && !done) {
-        rd_kafka_message_t *message = rd_kafka_consume_queue(queue, kiln_clock_left_ms(deadline_ms));
+        rd_kafka_message_t *message = rd_kafka_consume_queue(queue, patience_ms);
         if (!message) {
             rc = kiln_fail(err, KILN_E_TIMEOUT, "the state was not read to its end in time");
             break;

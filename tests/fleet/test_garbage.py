@@ -118,7 +118,7 @@ def a_state_full_of_garbage(world, fleet, verifier, agent, made, buried):
         verifier.kill()
         known = len(verifier.says("event=restored"))
         verifier.start()
-        wait_for(lambda: len(verifier.says("event=restored")) == known + 4, 60, "the verifier has its partitions again")
+        wait_for(lambda: len(verifier.says("event=restored")) == known + 4, SECONDS, "the verifier has its partitions again")
         told = [int(count) for count in verifier.says(r"event=restored .* (\d+) refused")[known:]]
         assert sum(told) == refused, f"{told} instead of {refused}"
         honest(world, agent, f"restored-{number}", 3 + number)

@@ -39,8 +39,8 @@ static inline void fleet_put_over(const char *key, const struct kiln_buf *bytes)
     kiln_store_close(root);
 }
 
-// A client with that principal's certificate.
-static inline rd_kafka_t *fleet_raw_client(rd_kafka_type_t type, const char *principal) {
+// A client with that principal's certificate; a consumer is to be of that group.
+static inline rd_kafka_t *fleet_raw_member(rd_kafka_type_t type, const char *principal, const char *group) {
     char why[512];
     kiln_autofree char *brokers = stack_env(&fleet.stack, "KILN_STACK_BROKERS");
     kiln_autofree char *ca = stack_role_file(&fleet.stack, principal, "ca.crt"), *cert = stack_role_file(&fleet.stack, principal, "tls.crt"),
@@ -48,12 +48,31 @@ static inline rd_kafka_t *fleet_raw_client(rd_kafka_type_t type, const char *pri
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     const char *settings[][2] = {{"bootstrap.servers", brokers}, {"security.protocol", "ssl"}, {"ssl.ca.location", ca},
                                  {"ssl.certificate.location", cert}, {"ssl.key.location", key},
-                                 {"group.id", "thief"}, {"enable.auto.commit", "false"}};
+                                 {"group.id", group}, {"enable.auto.commit", "false"}};
     for (size_t i = 0; i < sizeof settings / sizeof *settings - (type == RD_KAFKA_PRODUCER ? 2 : 0); i++)
         assert_int_equal(rd_kafka_conf_set(conf, settings[i][0], settings[i][1], why, sizeof why), RD_KAFKA_CONF_OK);
     rd_kafka_t *client = rd_kafka_new(type, conf, why, sizeof why);
     assert_non_null(client);
     return client;
+}
+
+static inline rd_kafka_t *fleet_raw_client(rd_kafka_type_t type, const char *principal) {
+    return fleet_raw_member(type, principal, "thief");
+}
+
+// Waits until verifiers have committed all that lies in that partition of a topic of theirs: the next owner does not see it.
+static inline void fleet_await_committed(const char *topic, uint32_t partition) {
+    rd_kafka_t *client = fleet_raw_member(RD_KAFKA_CONSUMER, "operator", "kiln-verifiers");
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+    int64_t low, high = -1;
+    rd_kafka_topic_partition_list_add(list, topic, (int32_t)partition)->offset = RD_KAFKA_OFFSET_INVALID;
+    for (uint64_t deadline_ms = kiln_clock_ms() + FLEET_MS; list->elems[0].offset != high; poll(NULL, 0, 20)) {
+        assert_true(kiln_clock_left_ms(deadline_ms) > 0);
+        assert_int_equal(rd_kafka_query_watermark_offsets(client, topic, (int32_t)partition, &low, &high, (int)FLEET_MS), 0);
+        assert_int_equal(rd_kafka_committed(client, list, (int)FLEET_MS), 0);
+    }
+    rd_kafka_topic_partition_list_destroy(list);
+    rd_kafka_destroy(client);
 }
 
 // The newest record of that partition, with its headers.

@@ -1,6 +1,6 @@
 // Many at once, on real Kafka and MinIO with real verifiers: a thousand that want the same, one that never uploads, a verifier that
 // is killed between, and a tenant with ten thousand jobs beside a tenant with one.
-#include "tests/integration/fleet_rig.h"
+#include "tests/integration/fleet_outsider.h"
 
 #define CROWD 20u   // agents: incarnations of two principals of a tenant
 #define EACH 50u    // submissions of each
@@ -15,7 +15,7 @@ struct crowd {
     unsigned results, executions;
     const char *silent; // principal that never uploads
     struct kiln_digest rlib;
-    bool uploaded;         // something was
+    bool asked, uploaded;  // the silent one was; something was
     bool keeps, heeds;     // a work is kept instead of done; a demand is answered by a credit, once
     struct kiln_work kept;
 };
@@ -84,7 +84,9 @@ static void take_answer(unsigned who, const struct kiln_answer *answer) {
                 continue;
             if (answer->status == KILN_ANSWER_RESULT)
                 take_result(agent, which, answer);
-            else if (answer->status == KILN_ANSWER_WANTED && (!crowd.silent || strcmp(agent->author.principal, crowd.silent) != 0)) {
+            else if (answer->status == KILN_ANSWER_WANTED && crowd.silent && !strcmp(agent->author.principal, crowd.silent))
+                crowd.asked = true;
+            else if (answer->status == KILN_ANSWER_WANTED) {
                 fleet_upload(agent, &crowd.records[which]);
                 crowd.uploaded = true;
             } else if (answer->status == KILN_ANSWER_REJECTED || answer->status == KILN_ANSWER_COMPILE_LOCALLY)
@@ -158,6 +160,7 @@ static void go_on(bool (*until)(void), const char *what) {
 }
 
 static bool all_answered(void) { return crowd.results == CROWD * EACH; }
+static bool silent_was_asked(void) { return crowd.asked; }
 static bool work_came(void) { return crowd.executions > 0; }
 
 static void a_thousand_want_the_same(void **state) {
@@ -168,11 +171,13 @@ static void a_thousand_want_the_same(void **state) {
     assert_int_equal(crowd.executions, 1);
 }
 
-// Both principals wait, and nobody has uploaded anything before; the one that came first says nothing.
+// Nobody has uploaded anything before, and the one that came first says nothing: its principal's others are not asked either.
 static void who_never_uploads_holds_up_nobody(void **state) {
     (void)state;
     crowd.silent = "agent-1";
-    submit(0, EACH);
+    fleet_submit(&crowd.agents[0], &crowd.records[0]);
+    go_on(silent_was_asked, "somebody is asked for the content");
+    submit(0, EACH); // the first one once more, as an agent does that has not heard of its job
     fleet_credit(&fleet.executor);
     go_on(all_answered, "a result for each, though one says nothing");
     assert_int_equal(crowd.executions, 1);
@@ -186,6 +191,7 @@ static void a_verifier_is_killed_in_the_middle(void **state) {
     crowd.keeps = true;
     submit(0, EACH / 2);
     go_on(work_came, "work");
+    fleet_await_committed("kiln.jobs", fleet_partition(&fleet.rig->action_digest)); // what is left is in kiln.state
     fleet_kill_verifier();
     submit(EACH / 2, EACH);
     crowd.keeps = false;
