@@ -14,7 +14,9 @@ void kiln_ending_set(struct kiln_run_report *report, enum kiln_run_end how, uint
 }
 
 void kiln_ending_by_code(struct kiln_run_report *report, unsigned code) {
-    if (code > 128 && code < 128 + NSIG)
+    if (code == 128 + SIGXFSZ)
+        kiln_ending_set(report, KILN_END_SPACE, 0, "wrote a larger file than it may");
+    else if (code > 128 && code < 128 + NSIG)
         kiln_ending_set(report, KILN_END_SIGNAL, code - 128, strsignal((int)code - 128));
     else
         kiln_ending_set(report, KILN_END_EXIT, code, "");

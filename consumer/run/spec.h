@@ -68,7 +68,7 @@ enum kiln_run_end {
     KILN_END_MEMORY = 4,
     KILN_END_TEXT = 5,     // stdout or stderr cap
     KILN_END_BROKEN = 6,   // bwrap itself failed; text says how
-    KILN_END_SPACE = 7,    // it failed, and a directory it may write to is full: of bytes or of names
+    KILN_END_SPACE = 7,    // a file too large; or it failed, and a directory it may write to is full: of bytes or of names
 };
 
 struct kiln_run_report {

@@ -30,6 +30,7 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FCHMODAT2 452
@@ -346,6 +347,81 @@ static long kill_others(const char *unused) { // of the same user
     return others > 16 ? 0 : -1;
 }
 
+// Bombs, in this very process: "won" when nothing kept it from so many.
+static int bomb_forks(long most) {
+    for (long made = 0; made < most; made++)
+        if (fork() <= 0)
+            for (;;)
+                pause(); // the children, and this one when there are no more to be had
+    say("won");
+    return 0;
+}
+
+static int bomb_memory(long most) { // MiB
+    for (long made = 0; made < most; made++) {
+        char *room = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (room == MAP_FAILED) {
+            judge(-1);
+            return 1;
+        }
+        memset(room, 1, 1 << 20);
+    }
+    say("won");
+    return 0;
+}
+
+static int bomb_files(long most) {
+    for (long made = 0; made < most; made++) {
+        char name[40];
+        snprintf(name, sizeof name, "/tmp/bomb-%ld", made);
+        int fd = make_file(name);
+        if (fd < 0) {
+            judge(-1);
+            return 1;
+        }
+        close(fd);
+    }
+    say("won");
+    return 0;
+}
+
+static int bomb_text(long most) { // KiB, on standard error
+    char chunk[1024];
+    memset(chunk, 'x', sizeof chunk);
+    for (long made = 0; made < most; made++)
+        if (write(STDERR_FILENO, chunk, sizeof chunk) < 0)
+            return 1;
+    say("won");
+    return 0;
+}
+
+static int bomb_size(long most) { // GiB
+    int fd = make_file("/tmp/bomb");
+    judge(fd < 0 ? -1 : ftruncate(fd, (off_t)most << 30));
+    return 0;
+}
+
+static int spin(long seconds) {
+    time_t end = time(NULL) + seconds;
+    while (time(NULL) < end)
+        ;
+    say("won");
+    return 0;
+}
+
+static int stop(long times) {
+    for (long done = 0; done < times; done++)
+        raise(SIGSTOP);
+    say("won");
+    return 0;
+}
+
+static const struct {
+    const char *name;
+    int (*run)(long most);
+} bombs[] = {{"bomb-forks", bomb_forks}, {"bomb-memory", bomb_memory}, {"bomb-files", bomb_files}, {"bomb-text", bomb_text},
+             {"bomb-size", bomb_size},   {"spin", spin},               {"stop", stop}};
+
 static const struct {
     const char *name;
     void (*here)(const char *argument);
@@ -409,5 +485,8 @@ int kiln_attack(const char *name, const char *argument) {
                 in_child(deeds[i].child, argument);
             return 0;
         }
+    for (size_t i = 0; i < sizeof bombs / sizeof *bombs; i++)
+        if (!strcmp(bombs[i].name, name))
+            return bombs[i].run(strtol(argument, NULL, 10));
     return 98;
 }

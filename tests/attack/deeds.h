@@ -3,4 +3,5 @@
 // without a compiler around it.
 #pragma once
 
-int kiln_attack(const char *name, const char *argument); // 0; 98: there is none of that name
+// 0; 1: it was kept from it, and the compile shall fail; 98: there is none of that name.
+int kiln_attack(const char *name, const char *argument);

@@ -1,6 +1,6 @@
 // Attacks on the sandbox, each three times: as the job itself, as a proc macro inside a real rustc that is watched by the observer,
 // and with the one wall taken away that keeps it out, where it must win: else the case shows nothing.
-#include "tests/integration/sysroot_rig.h"
+#include "tests/attack/macro_rig.h"
 
 #include <arpa/inet.h>
 #include <linux/keyctl.h>
@@ -9,7 +9,6 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 
-#define MACRO "/macro/libattack_macro.so"
 #define FILTER "--seccomp"
 #define NO_NAMESPACE_LOCK ",--disable-userns,--assert-userns-disabled"
 #define SEGMENT "0x6b696c6f"
@@ -88,7 +87,6 @@ static const struct attack attacks[] = {
     {"entropy", "", "ENOSYS", FILTER, NULL},
 };
 
-static char home[] = "/tmp/kiln-attacks-XXXXXX"; // the macro, the meeting place, the copied toolchain
 static char port[16];
 
 static char *expand(const char *argument) {
@@ -103,9 +101,7 @@ static char *expand(const char *argument) {
 }
 
 static void init(struct rig *rig, const char *without) {
-    rig_init(rig);
-    rig_bind(rig, rig_program("tests/attacker"), "/attacker");
-    rig_bind(rig, home, "/macro");
+    macro_rig_init(rig);
     char meeting[64];
     snprintf(meeting, sizeof meeting, "%s/meeting", home);
     rig_bind(rig, meeting, "/meeting");
@@ -154,40 +150,15 @@ static void win_without_their_wall(void **state) {
     assert_int_equal(surprises, 0);
 }
 
-static void write_source(const struct attack *first, size_t count, char path[64]) {
-    kiln_autobuf struct kiln_buf text = KILN_BUF_INIT(65536);
-    strcpy(path, "/tmp/kiln-attack-XXXXXX");
-    assert_non_null(mkdtemp(path));
-    assert_int_equal(chmod(path, 0755), 0);
-    kiln_autofd int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    for (size_t i = 0; i < count; i++) {
-        kiln_autofree char *argument = expand(first[i].argument);
-        kiln_buf_addf(&text, "attack_macro::attack!(\"%s %s\");\n", first[i].name, argument);
-    }
-    assert_int_equal(kiln_fs_write_file(dir, "lib.rs", text.data, text.len, 0644, NULL), 0);
-}
-
-// A library that uses the macro, compiled as the executor does it.
 static void attack_inside_rustc(const struct attack *first, size_t count) {
     rig_auto struct rig rig;
-    char sources[64], preload[300];
-    write_source(first, count, sources);
+    kiln_autobuf struct kiln_buf source = KILN_BUF_INIT(65536);
     init(&rig, NULL);
-    rig.spec.memory_bytes = 4ull << 30;
-    rig.spec.wall_ms = COMPILE_MS;
-    char *place = rig_place(&rig, 3, KILN_PLACE_SYSROOT), *object = rig.places[4] = kiln_place(KILN_PLACE_OBSERVER, "observe.so");
-    rig_bind(&rig, sysroot, place);
-    rig_bind(&rig, sources, rig.spec.cwd);
-    rig_bind(&rig, rig_program("consumer/libkiln-observe.so"), object);
-    snprintf(preload, sizeof preload, "%s\n", object);
-    rig.files[rig.spec.files_count++] =
-        (struct kiln_run_file){(char *)"/etc/ld.so.preload", (unsigned char *)preload, strlen(preload)};
-    rig.env[rig.spec.env_count++] = (char *)"PATH=/usr/bin";
-    kiln_autofree char *rustc = kiln_path_join(place, "bin/rustc");
-    rig_command(&rig, rustc, "--crate-name", "made", "--edition", "2021", "lib.rs", "--crate-type", "lib", "--emit=metadata",
-                "--out-dir", rig.spec.out_dir, "--extern", "attack_macro=" MACRO, NULL);
-    rig_go(&rig);
-    kiln_fs_remove_tree(AT_FDCWD, sources, NULL);
+    for (size_t i = 0; i < count; i++) {
+        kiln_autofree char *argument = expand(first[i].argument);
+        kiln_buf_addf(&source, "attack_macro::attack!(\"%s %s\");\n", first[i].name, argument);
+    }
+    macro_compile(&rig, kiln_buf_text(&source));
     rig_assert_end(&rig, KILN_END_EXIT, 0);
     assert_int_equal(faccessat(rig.session.out_dir, "libmade.rmeta", F_OK, 0), 0);
     const char *said = kiln_buf_text(&rig.out); // a line for each
@@ -295,24 +266,4 @@ static bool set_targets(void) {
            listen_at_path("socket", SOCK_STREAM) >= 0 && listen_at_path("datagrams", SOCK_DGRAM) >= 0;
 }
 
-static bool build_macro(void) {
-    kiln_autobuf struct kiln_buf line = KILN_BUF_INIT(4096), out = KILN_BUF_INIT(65536);
-    kiln_buf_addf(&line, "rustc --edition 2021 --crate-type proc-macro --out-dir '%s' -L native='%s/tests' -l static=kiln_attacks "
-                         "'%s/tests/attack/attack_macro.rs' 2>&1", home, KILN_BINARY_DIR, KILN_SOURCE_DIR);
-    bool built = shell(kiln_buf_text(&line), &out);
-    if (!built)
-        fprintf(stderr, "%s\n", kiln_buf_text(&out));
-    return built;
-}
-
-int main(void) {
-    if (!mkdtemp(home) || chmod(home, 0755))
-        return 1;
-    int failed = 77;
-    if (!find_sysroot(home))
-        fprintf(stderr, "skipped: rustc is not in PATH\n");
-    else
-        failed = build_macro() && set_targets() ? rig_both(tests) : 1;
-    kiln_fs_remove_tree(AT_FDCWD, home, NULL);
-    return failed;
-}
+int main(void) { return macro_rig_main(set_targets, tests); }
