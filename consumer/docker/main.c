@@ -227,8 +227,6 @@ static int prepare(struct run *run, struct kiln_err *err) {
     umask(022);
     int rc = kiln_starter_read_spec(&run->spec, err);
     if (rc == 0 && run->spec.watch_fd)
-        rc = kiln_fail(err, KILN_E_UNSUPPORTED, KILN_WATCH_UNAVAILABLE ": system calls of a container cannot be watched");
-    if (rc == 0 && run->spec.watch_fd)
         rc = kiln_watch_prepare(&run->watch, run->spec.observer_dir, err);
     if (rc == 0)
         rc = kiln_layout_make(&run->spec, &run->layout, err);

@@ -79,7 +79,7 @@ static void scan_descriptors(const char *unused) {
         if (len < 0)
             continue;
         target[len] = 0;
-        found |= !strncmp(target, "/etc/", 5); // a file that the sandbox does not have
+        found |= !strcmp(target, "/etc/passwd"); // which no sandbox has
     }
     say(found ? "won" : "none");
 }

@@ -92,6 +92,8 @@ static void assert_nothing_runs(void) {
 // What stands behind the filter of system calls is tried without it (leaky_bwrap.c): each wall must hold alone.
 static void expect_behind_filter(const char *job, const char *argument, const char *filtered, const char *behind) {
     rig_expect(job, argument, filtered);
+    if (!RIG_LEAKS)
+        return;
     rig_auto struct rig rig;
     rig_init(&rig);
     rig.without = "--seccomp";
@@ -114,10 +116,10 @@ static void has_no_network(void **state) {
     for (size_t i = 0; i < 3; i++) {
         rig_auto struct rig rig;
         rig_init(&rig);
-        rig.without = "--seccomp";
+        rig.without = RIG_LEAKS ? "--seccomp" : NULL;
         rig_run(&rig, "connect", targets[i][0], targets[i][1], NULL);
         rig_assert_end(&rig, KILN_END_EXIT, 0);
-        rig_assert_out(&rig, i ? "ENETUNREACH\n" : "ECONNREFUSED\n");
+        rig_assert_out(&rig, !RIG_LEAKS ? "EACCES\n" : i ? "ENETUNREACH\n" : "ECONNREFUSED\n");
     }
     close(listener);
 }
@@ -154,6 +156,10 @@ static void finds_no_keys_of_the_starter(void **state) {
 // The init of the job's pid namespace is the same user's process and may be stopped; that helps the job to nothing.
 static void stopping_init_gains_nothing(void **state) {
     (void)state;
+    if (!RIG_LEAKS) { // kiln-init cannot be traced, with or without the filter
+        rig_expect("trace-init", NULL, "EPERM\nEACCES\n");
+        return;
+    }
     rig_auto struct rig rig;
     rig_init(&rig);
     rig.without = "--seccomp"; // with it the job is not let near
@@ -245,7 +251,7 @@ static void endless_loop_is_killed(void **state) {
 
 static void daemon_is_dead_before_the_report(void **state) {
     (void)state;
-    for (int round = 0; round < 10; round++) {
+    for (int round = 0; round < RIG_ROUNDS(10); round++) {
         rig_auto struct rig rig;
         rig_init(&rig);
         kiln_autofree char *file = kiln_path_join(rig.spec.out_dir, "appended");
@@ -277,6 +283,8 @@ static void kill_marked(void) {
 // It is the namespace of processes that ends them all: without it the daemon goes on writing after the report.
 static void daemon_lives_without_its_namespace(void **state) {
     (void)state;
+    if (!RIG_LEAKS)
+        skip();
     rig_auto struct rig rig;
     rig_init(&rig);
     rig.without = "pid-namespace,--unshare-pid,--die-with-parent,--proc";
@@ -337,7 +345,7 @@ static bool gone_by(uint64_t deadline_ms) {
 }
 
 static bool runs_by(uint64_t deadline_ms) {
-    while (marked_processes() < 3) // bwrap twice and the job
+    while (marked_processes() < (RIG_LEAKS ? 3 : 1)) // bwrap twice and the job
         if (kiln_clock_left_ms(deadline_ms) == 0)
             return false;
         else
@@ -373,6 +381,9 @@ static void read_groups(struct kiln_buf *text) {
 
 static void runs_in_groups_of_its_own(void **state) {
     (void)state;
+#ifdef RIG_DOCKER
+    skip(); // Docker's; kiln-run-docker refuses to start a job without
+#endif
     struct kiln_cgroup possible;
     assert_int_equal(kiln_cgroup_open(&possible, 1u << 20, 10, NULL), 0);
     const char *const controllers[] = {possible.memory ? "memory" : NULL, possible.processes ? "pids" : NULL, possible.cpu ? "cpu" : NULL};
@@ -398,7 +409,7 @@ static void runs_in_groups_of_its_own(void **state) {
 static void dies_with_kiln_run(void **state) {
     (void)state;
     glob_t groups = list_groups();
-    for (int round = 0; round < 5; round++) {
+    for (int round = 0; round < RIG_ROUNDS(5); round++) {
         rig_auto struct rig rig;
         start_spinning(&rig);
         kill(rig.session.pid, SIGKILL);
@@ -406,8 +417,9 @@ static void dies_with_kiln_run(void **state) {
         struct kiln_err err;
         assert_int_equal(kiln_run_wait(&rig.session, kiln_clock_ms() + 5000, &rig.report, &err), KILN_E_CLOSED);
     }
-    rig_expect("hello", NULL, "hello\n"); // removes the control groups that the killed ones left
+    rig_expect("hello", NULL, "hello\n"); // removes the control groups, or containers, that the killed ones left
     assert_no_new_group(&groups);
+    rig_assert_swept();
 }
 
 // The kiln-run that `starter` started; -1 while there is none.
@@ -445,10 +457,12 @@ static void kill_early(long delay_us, bool run_itself) {
 
 static void dies_while_the_walls_rise(void **state) {
     (void)state;
-    for (long delay_us = 0; delay_us < 6000; delay_us += 150) {
+    const long end_us = RIG_LEAKS ? 6000 : 300000, step_us = RIG_LEAKS ? 150 : 61000; // what a start takes
+    for (long delay_us = 0; delay_us < end_us; delay_us += step_us) {
         kill_early(delay_us, false);
         kill_early(delay_us, true);
     }
+    rig_assert_swept();
 }
 
 static void dies_with_the_starter(void **state) {
@@ -504,6 +518,7 @@ static void leaves_nothing_on_the_host(void **state) {
     refused.spec.tmp_dir = (char *)"/usr/absent"; // found out after the control group was made
     assert_int_equal(rig_start(&refused), KILN_E_DENIED);
     assert_no_new_group(&groups);
+    rig_assert_swept();
     read_mounts(&after);
     assert_no_new_mount(&before, &after);
     assert_nothing_runs();

@@ -2,11 +2,12 @@
 """Runs Debian's dockerd by itself for tests: own data, own containerd, own socket, no network, no firewall rules.
 
 As a program: `daemon.py` prints the socket's path when the daemon answers, and takes everything down when its standard input
-ends, so also when a test dies. Lines on standard input: "kill" (-9, containerd too), "start", "stop" and "continue" (signals);
-each is answered by "ok". Exit status 77 when this host cannot run it, with the reason on standard error.
+ends, so also when a test dies. Lines on standard input: "kill" (-9, containerd too), "start", "stop" and "continue" (signals),
+each answered by "ok"; "containers" by how many there are, in whatever state. Exit status 77 when this host cannot run it, with the reason on standard error.
 """
 
 import http.client
+import json
 import os
 import pathlib
 import re
@@ -98,6 +99,9 @@ class Daemon:
         answer = connection.getresponse()
         return answer.status, answer.read()
 
+    def containers(self):
+        return len(json.loads(self.ask("GET", "/containers/json?all=1")[1]))
+
     def signal(self, number):
         self.process.send_signal(number)
 
@@ -153,6 +157,9 @@ def serve(daemon):
              "continue": lambda: daemon.signal(signal.SIGCONT)}
     print(daemon.socket, flush=True)
     for line in sys.stdin:
+        if line.strip() == "containers":
+            print(daemon.containers(), flush=True)
+            continue
         deeds[line.strip()]()
         print("ok", flush=True)
 

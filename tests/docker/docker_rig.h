@@ -65,6 +65,14 @@ static inline int docker_rig_up(struct docker_rig *docker) {
     return WIFEXITED(status) && WEXITSTATUS(status) == 77 ? 77 : 1;
 }
 
+// How many containers there are, of any state; -1 when it does not say.
+static inline int docker_rig_containers(struct docker_rig *docker) {
+    char answer[16];
+    fputs("containers\n", docker->say);
+    fflush(docker->say);
+    return docker_rig_hear(docker, answer, sizeof answer) ? (int)strtol(answer, NULL, 10) : -1;
+}
+
 // One of the daemon's lines; true when it was obeyed.
 static inline bool docker_rig_tell(struct docker_rig *docker, const char *what) {
     char answer[8];

@@ -6,6 +6,7 @@
 
 #include "consumer/preload/observe.h"
 #include "consumer/run/root.h"
+#include "consumer/run/sandbox.h"
 
 static void runs_a_job(void **state) {
     (void)state;
@@ -48,7 +49,7 @@ static void gives_the_environment_and_no_more(void **state) {
     kiln_autofree char *expected = NULL;
     assert_true(asprintf(&expected, "NAME=a=b c\nEMPTY=\nPWD=%s\n", rig.spec.cwd) > 0);
     rig_assert_out(&rig, expected);
-    rig_expect("cat", "/proc/1/environ", "");
+    rig_expect("cat", "/proc/1/environ", RIG_LEAKS ? "" : "EACCES\n");
 }
 
 static void shows_one_identity(void **state) {
@@ -57,7 +58,9 @@ static void shows_one_identity(void **state) {
     rig_init(&rig);
     rig_run(&rig, "identity", NULL);
     kiln_autofree char *expected = NULL;
-    assert_true(asprintf(&expected, "1000 1000 kiln %s 1\n", rig.spec.cwd) > 0);
+    // Without a user namespace a container shows who the job is on the host.
+    unsigned id = RIG_LEAKS ? 1000 : geteuid() == 0 ? KILN_SANDBOX_UID : geteuid();
+    assert_true(asprintf(&expected, "%u %u kiln %s 1\n", id, id, rig.spec.cwd) > 0);
     rig_assert_out(&rig, expected);
     rig_expect("fds", NULL, "0\n1\n2\n");
     rig_expect("cat", "/proc/self/fd/0", "");
@@ -67,11 +70,13 @@ static void shows_one_identity(void **state) {
 static void shows_only_its_root(void **state) {
     (void)state;
     kiln_autofree char *expected = NULL;
-    assert_true(asprintf(&expected, "bin\ndev\njob\n%s\nlib\nlib64\nproc\ntmp\nusr\n", kiln_sandbox_root() + 1) > 0);
+    assert_true(asprintf(&expected, "bin\ndev\n%sjob\n%s\nlib\nlib64\nproc\n%stmp\nusr\n", RIG_LEAKS ? "" : "etc\n",
+                         kiln_sandbox_root() + 1, RIG_LEAKS ? "" : "sys\n") > 0);
     rig_expect("list", "/", expected);
     rig_expect("list", "/dev", "null\nrandom\nurandom\nzero\n");
     rig_expect("list", "/tmp", "");
-    rig_expect("list", "/etc", "ENOENT\n");
+    rig_expect("list", "/etc", RIG_LEAKS ? "ENOENT\n" : "hostname\nhosts\nresolv.conf\n");
+    rig_expect("list", "/sys", RIG_LEAKS ? "ENOENT\n" : "");
     rig_expect("cat", "/etc/passwd", "ENOENT\n");
     rig_expect("cat", KILN_SOURCE_DIR "/CMakeLists.txt", "ENOENT\n");
 }
@@ -287,6 +292,8 @@ static void refuses_bad_layouts(void **state) {
 
 static void says_when_bwrap_is_missing_or_not_trusted(void **state) {
     (void)state;
+    if (!RIG_LEAKS)
+        skip();
     char path[] = "/tmp/kiln-sandbox-XXXXXX";
     int dir = make_source(path);
     kiln_autofree char *script = kiln_path_join(path, "a.rs");
@@ -362,8 +369,34 @@ static bool lose_user_namespaces(void) {
 
 static bool lose_administration(void) { return prctl(PR_CAPBSET_DROP, CAP_SYS_ADMIN) == 0; }
 
+#ifdef RIG_DOCKER
+// User namespaces and the rights to make others: dockerd has them, kiln-run-docker needs none.
+static void starts_without_what_bwrap_needs(void) {
+    pid_t child = fork();
+    if (child == 0) {
+        if (geteuid() == 0 ? !lose_administration() : !lose_user_namespaces())
+            _exit(77);
+        rig_auto struct rig rig;
+        rig_init(&rig);
+        rig_run(&rig, "hello", NULL);
+        rig_assert_end(&rig, KILN_END_EXIT, 0);
+        _exit(strcmp(kiln_buf_text(&rig.out), "hello\n") != 0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+        skip(); // this host does not let the test take them away
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+#endif
+
+
 static void says_which_wall_is_missing(void **state) {
     (void)state;
+#ifdef RIG_DOCKER
+    starts_without_what_bwrap_needs();
+    return;
+#endif
     if (geteuid() == 0) {
         static const char *const texts[] = {"root without CAP_SYS_ADMIN", "ordinary user", NULL};
         refuse_without(lose_administration, texts);
@@ -380,7 +413,7 @@ static void says_when_bwrap_fails(void **state) {
     static const struct {
         const char *bwrap, *program, *text;
     } cases[] = {{"/usr/bin/false", "/job", "bwrap died"}, {NULL, "/absent", "/absent: No such file or directory"}};
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = RIG_LEAKS ? 0 : 1; i < 2; i++) {
         rig_auto struct rig rig;
         rig_init(&rig);
         rig.bwrap = cases[i].bwrap;
