@@ -170,13 +170,13 @@ CHANCE = """
 
 
 def case_chance_repeats(world):
-    """What macros make of chance is the same in every run, whoever compiles and whatever else is edited in the crate."""
+    """What macros make of chance is the same in every run, whoever compiles, watched or not, and whatever else is edited."""
     project = make_project(world, "trap-chance", CHANCE, "/nowhere", "/nowhere")
     for name in ("z.rs", "a.rs", "m.rs"):
         (project / "user" / "src" / name).write_text("")
     made, texts = set(), set()
     for number in range(2):
-        agent = world.agent(f"agent-{number}")
+        agent = world.agent(f"agent-{number}", settings="[executor]\nwatch_all = true\n" if number else "")
         for run in range(3):
             (project / "user" / "NOTES").write_text(f"{run}\n")  # in the key, and in nothing that is made
             target = world.path(f"target-{number}-{run}")

@@ -119,6 +119,7 @@ static inline int setup(void **state) {
     stage_toolchain(world);
     store_package(world);
     assert_int_equal(kiln_stages_open(world->path, world->context.store, 0, &world->context.stages, NULL), 0);
+    assert_int_equal(kiln_macros_open(world->path, &world->context.macros, NULL), 0);
     assert_int_equal(kiln_toolchain_roots_new(world->path, &world->context.toolchains, NULL), 0);
     *state = world;
     return 0;
@@ -127,6 +128,7 @@ static inline int setup(void **state) {
 static inline int teardown(void **state) {
     struct world *world = *state;
     kiln_stages_close(world->context.stages);
+    kiln_macros_close(world->context.macros);
     kiln_toolchain_roots_free(world->context.toolchains);
     kiln_store_close(world->context.store);
     kiln_store_close(world->verifier_store);
