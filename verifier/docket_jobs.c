@@ -262,8 +262,8 @@ static int ask(struct kiln_docket *docket, struct kiln_sheet *sheet, struct kiln
     snprintf(count, sizeof count, "%zu", lacking->count);
     docket->counts.wanted++;
     submission->asked = true;
-    int rc = enter_ledger(docket, sheet, submission, "wanted", count, err);
-    return rc ? rc : kiln_docket_answer(docket, tenant, submission->record.waiter_partition, &answer, err);
+    int rc = kiln_docket_answer(docket, tenant, submission->record.waiter_partition, &answer, err);
+    return rc ? rc : enter_ledger(docket, sheet, submission, "wanted", count, err);
 }
 
 int kiln_docket_want(struct kiln_docket *docket, struct kiln_sheet *sheet, const struct kiln_job_id *job,

@@ -165,16 +165,17 @@ int kiln_docket_dispatch(struct kiln_docket *docket, struct kiln_sheet *sheet, c
     kiln_autobuf struct kiln_buf record = KILN_BUF_INIT(KILN_RECORD_BYTES_MAX);
     int rc = kiln_work_encode(&work, &record, err);
     if (!rc)
+        rc = kiln_chronicle_publish(docket->options.bus, KILN_TOPIC_WORK, work_partition(docket, &action->incarnation),
+                                    action->incarnation.bytes, sizeof action->incarnation.bytes, &record, err);
+    if (rc == KILN_E_LIMIT || rc == KILN_E_INVAL)
+        rc = 0; // its lease runs out
+    sheet->attempts = action->attempt > sheet->attempts ? action->attempt : sheet->attempts;
+    docket->counts.dispatched++;
+    if (!rc)
         rc = kiln_state_put_flight(&docket->state, &note, err);
     if (rc && rc != KILN_E_LIMIT) // unwritten: after a crash it is dispatched once more
         return rc;
-    sheet->attempts = action->attempt > sheet->attempts ? action->attempt : sheet->attempts;
-    docket->counts.dispatched++;
-    rc = enter_run(docket, "dispatched", sheet, &action->job, action->executor, action->pool, action->attempt, NULL, err);
-    if (!rc)
-        rc = kiln_chronicle_publish(docket->options.bus, KILN_TOPIC_WORK, work_partition(docket, &action->incarnation),
-                                    action->incarnation.bytes, sizeof action->incarnation.bytes, &record, err);
-    return rc == KILN_E_LIMIT || rc == KILN_E_INVAL ? 0 : rc; // its lease runs out
+    return enter_run(docket, "dispatched", sheet, &action->job, action->executor, action->pool, action->attempt, NULL, err);
 }
 
 int kiln_docket_discard(struct kiln_docket *docket, const struct kiln_plan_action *action,
@@ -367,6 +368,27 @@ static void run_filing(struct kiln_task *task) {
     filing->rc = kiln_vault_store(&docket->options.vault, now_ms, &filing->result, &source, &filing->entry, &filing->why);
 }
 
+// What is written down about a result that is stored and announced; the sheet is only held now.
+static int enter_stored(struct kiln_docket *docket, const struct filing *filing, struct kiln_err *err) {
+    const struct kiln_sheet *sheet = filing->sheet;
+    const struct kiln_run_kept *run = filing->run;
+    const struct kiln_chronicle_entry entry = {
+        .event = "stored", .action = &sheet->key.action, .job = &run->candidate.job, .scope = sheet->key.scope,
+        .executor = run->author.principal, .pool = run->author.pool, .attempt = run->candidate.attempt,
+        .envelope = &sheet->envelope};
+    int rc = kiln_chronicle_enter(&docket->chronicle, &entry, err);
+    if (!rc && filing->entry.diverges) {
+        docket->counts.diverged++;
+        rc = kiln_chronicle_tell(&docket->chronicle, "alert", "divergence", run->author.principal,
+                                 "a later result differs from the one that is stored", err);
+    }
+    if (!rc && filing->entry.shadowed)
+        rc = kiln_chronicle_tell(&docket->chronicle, "alert", "shadowed_pointer", sheet->key.scope,
+                                 "something stood over a stored result", err);
+    return rc;
+}
+
+// A broker takes the records of one connection one after the other: first those that somebody waits for.
 static int on_filed(struct kiln_docket *docket, struct filing *filing, struct kiln_err *err) {
     struct kiln_sheet *sheet = filing->sheet;
     const struct kiln_run_kept *run = filing->run;
@@ -384,27 +406,16 @@ static int on_filed(struct kiln_docket *docket, struct filing *filing, struct ki
         if (filing->rc == KILN_E_CORRUPT)
             rc = kiln_docket_refuse(docket, &run->author, reason, err);
     } else {
-        const struct kiln_chronicle_entry entry = {
-            .event = "stored", .action = &sheet->key.action, .job = &run->candidate.job, .scope = sheet->key.scope,
-            .executor = run->author.principal, .pool = run->author.pool, .attempt = run->candidate.attempt,
-            .envelope = &filing->entry.envelope};
         docket->counts.stored++;
-        rc = kiln_chronicle_enter(&docket->chronicle, &entry, err);
-        if (!rc && filing->entry.diverges) {
-            docket->counts.diverged++;
-            rc = kiln_chronicle_tell(&docket->chronicle, "alert", "divergence", run->author.principal,
-                                     "a later result differs from the one that is stored", err);
-        }
-        if (!rc && filing->entry.shadowed)
-            rc = kiln_chronicle_tell(&docket->chronicle, "alert", "shadowed_pointer", sheet->key.scope,
-                                     "something stood over a stored result", err);
         kiln_buf_release(&sheet->envelope);
         sheet->envelope = filing->entry.envelope;
         filing->entry.envelope = (struct kiln_buf){0};
     }
     kiln_docket_log(filing->rc ? KILN_LOG_WARN : KILN_LOG_INFO, "filed", &run->candidate.job, &sheet->key.action,
                     filing->rc ? reason : "stored");
-    return rc ? rc : kiln_docket_step(docket, &event, NULL, err);
+    if (!rc)
+        rc = kiln_docket_step(docket, &event, NULL, err);
+    return rc || filing->rc ? rc : enter_stored(docket, filing, err);
 }
 
 // The libraries of a stored result on their way into the inputs: after the answer, which does not wait for them.

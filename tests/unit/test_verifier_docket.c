@@ -22,7 +22,7 @@ static void one_job(struct world *world, const char *agent, unsigned char number
 
 static void goes_the_whole_way(void **state) {
     struct world *world = *state;
-    static const char *const events[] = {"submitted", "wanted", "uploaded", "dispatched", "judged", "stored", "result"};
+    static const char *const events[] = {"submitted", "wanted", "uploaded", "dispatched", "judged", "result", "stored"};
     one_job(world, "agent-1", 1, "blue");
     for (size_t i = 0; i < sizeof events / sizeof *events; i++) {
         if (world_ledger(world, events[i]) != 1)
