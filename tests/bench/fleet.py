@@ -1,6 +1,9 @@
 """The fleet's bench, on real Kafka and MinIO of its own (ops/stack): misses without a compiler, hits from an empty L0 against
 sccache 0.19 and kache 2.0 on the same MinIO, the verifier's decisions per second, requests and bytes. tests/bench/fleet.py
---build DIR [--rounds N] [--misses N] [--peers DIR] [--json FILE] [--without sccache,kache] [--only misses,requests,hits]
+--build DIR [--rounds N] [--misses N] [--peers DIR] [--json FILE] [--without sccache,kache] [--only misses,requests,hits] [--place DIR]
+
+--place is where servers and members have their files; a tmpfs there shows what is left when no disk is waited for. Misses stand beside
+what the store alone takes for the requests that a submission waits for, by the same client, in the same run.
 
 All in one run and interleaved: ratios within a run hold, single times on a busy machine do not.
 """
@@ -14,6 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -24,6 +28,7 @@ import kilntest  # noqa: E402
 from delay_proxy import Proxy  # noqa: E402
 from kilnfleet import Fleet  # noqa: E402
 
+BUNDLE_BYTES = 55000  # of the outputs that the driver's jobs give
 STEPS = ("submitted", "wanted", "uploaded", "dispatched", "judged", "filed")
 
 
@@ -39,6 +44,31 @@ def median(values):
 def cpu_seconds(pid):
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Store:
+    """kiln-bench-store: single operations on the fleet's MinIO, with all rights."""
+
+    def __init__(self, fleet, program):
+        directory = fleet.world.path("driver-store")
+        directory.mkdir(exist_ok=True, mode=0o700)
+        conf = directory / "kiln.conf"
+        conf.write_text(re.sub(r"access_key_file *=.*", f"access_key_file = {fleet.stack.dir / 's3-root'}",
+                               fleet.stack.conf("verifier-1").read_text()))
+        conf.chmod(0o600)
+        self.process = subprocess.Popen([program, conf, directory], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait(30)
+
+    def run(self, count, operation, size):
+        self.process.stdin.write(f"{count} {operation} {size}\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())["ms"]
 
 
 class Driver:
@@ -101,9 +131,10 @@ def conf_through(fleet, proxies, name):
 def measure_misses(fleet, options, program, report):
     verifier = fleet.verifier()
     kinds = [("known", 1), ("new", 1), ("known", 4), ("new", 4), ("hit", 4)]
-    took, walls, cpu, gaps = {}, {}, {}, {}
-    with Driver(fleet, program) as driver:
+    took, walls, cpu, gaps, alone = {}, {}, {}, {}, {}
+    with Driver(fleet, program) as driver, Store(fleet, program.parent / "kiln-bench-store") as store:
         driver.round(10, 2, "known")  # connections, credits
+        store.run(5, "miss", BUNDLE_BYTES)
         for _ in range(options.rounds):
             for mode, threads in kinds:
                 at, before = len(verifier.text()), cpu_seconds(verifier.process.pid)
@@ -113,6 +144,8 @@ def measure_misses(fleet, options, program, report):
                 walls[kind] = walls.get(kind, 0) + done["wall_ms"]
                 cpu[kind] = cpu.get(kind, 0) + cpu_seconds(verifier.process.pid) - before
                 gaps[kind] = steps(verifier.text()[at:])
+            for operation in ("miss", "plain", "keep", "pointer"):
+                alone.setdefault(operation, []).extend(store.run(options.misses, operation, BUNDLE_BYTES))
     verifier.end()
     for kind, values in took.items():
         cell = {"p50_ms": round(median(values), 1), "p99_ms": round(quantile(values, 0.99), 1), "count": len(values),
@@ -122,6 +155,13 @@ def measure_misses(fleet, options, program, report):
         print(f"miss, content {kind:18} p50 {cell['p50_ms']:6.1f} ms  p99 {cell['p99_ms']:6.1f}  {cell['per_s']:6.1f}/s, "
               f"{cell['per_cpu_s']} per second of the verifier's CPU", flush=True)
         print(f"    {cell['steps_ms']}")
+    for operation, values in alone.items():
+        cell = {"p50_ms": round(median(values), 1), "p99_ms": round(quantile(values, 0.99), 1), "count": len(values)}
+        report.setdefault("store_alone", {})[operation] = cell
+        print(f"the store alone, {operation:7} p50 {cell['p50_ms']:6.1f} ms  p99 {cell['p99_ms']:6.1f}", flush=True)
+    share = median(alone["miss"]) / median(took["known, 1 at once"])
+    report["store_share"] = round(share, 2)
+    print(f"of a miss with known content, one at once, the store's own time is {share:.0%}")
 
 
 def count_requests(fleet, options, program, report):
@@ -348,7 +388,7 @@ def measure_hits(fleet, options, report):
 
 
 def build_driver(build):
-    subprocess.run(["cmake", "--build", build, "--target", "kiln-bench-miss"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["cmake", "--build", build, "--target", "kiln-bench-miss", "kiln-bench-store"], check=True, stdout=subprocess.DEVNULL)
     return build / "tests" / "bench" / "kiln-bench-miss"
 
 
@@ -361,7 +401,10 @@ def main():
     parser.add_argument("--json", default="bench-fleet.json")
     parser.add_argument("--without", default="")
     parser.add_argument("--only", default="misses,requests,hits")
+    parser.add_argument("--place", default=None)
     options = parser.parse_args()
+    if options.place:
+        os.environ["TMPDIR"] = tempfile.tempdir = options.place
     build = pathlib.Path(options.build).resolve()
     program, report = build_driver(build), {}
     world = kilntest.World(build, True)

@@ -3,7 +3,8 @@
 //
 // Lines "COUNT OPERATION BYTES" on standard input; for each a line of JSON with the milliseconds of each operation:
 // plain (into quarantine), put (create-only into inputs, under its default lock), keep (bundle: locked PUT, HEAD of the version),
-// pointer (listing, locked PUT, HEAD), get (what `plain` wrote last), absent (GET of nothing), list (versions of nothing).
+// pointer (listing, locked PUT, HEAD), get (what `plain` wrote last), absent (GET of nothing), list (versions of nothing), and
+// miss: all that a submission waits for when its result is new and its inputs are there, in the same order and by the same calls.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,6 +58,21 @@ static int visit(void *context, const struct kiln_pin *pin, const struct kiln_bu
     return 0;
 }
 
+static int do_miss(struct bench *bench, const char *plain, const char *content, const char *pointer, struct kiln_err *err) {
+    static const char envelope[1600];
+    kiln_autofd int fd = -1;
+    struct kiln_store_pair pair = {.content_key = content, .pointer_key = pointer, .content_size = bench->size,
+                                   .content_until_ms = kiln_clock_wall_ms() + 2 * LOCK_MS, .expected = &bench->salt};
+    int rc = kiln_store_pointer_is_listed(bench->store, pointer) ? kiln_fail(err, KILN_E_EXISTS, "pointer") : 0;
+    if (!rc)
+        rc = kiln_store_put_fd(bench->store, KILN_SPACE_QUARANTINE, plain, bench->fd, bench->size, NULL, err);
+    if (!rc)
+        rc = kiln_store_open_unchecked(bench->store, KILN_SPACE_QUARANTINE, plain, &fd, err);
+    if (!rc)
+        rc = kiln_store_pair_content(bench->store, &pair, fd, err);
+    return rc ? rc : kiln_store_pair_pointer(bench->store, &pair, envelope, sizeof envelope, kiln_clock_wall_ms() + LOCK_MS, err);
+}
+
 static int operate(struct bench *bench, const char *operation, struct kiln_err *err) {
     char hex[KILN_DIGEST_HEX_LEN + 1];
     struct kiln_pin pin;
@@ -67,6 +83,8 @@ static int operate(struct bench *bench, const char *operation, struct kiln_err *
     kiln_autobuf struct kiln_buf bytes = KILN_BUF_INIT(KILN_POINTER_BYTES_MAX);
     if (!pointer || !content || !plain)
         return kiln_fail(err, KILN_E_NOMEM, "keys");
+    if (!strcmp(operation, "miss"))
+        return do_miss(bench, plain, content, pointer, err);
     if (!strcmp(operation, "plain"))
         return kiln_store_put_fd(bench->store, KILN_SPACE_QUARANTINE, plain, bench->fd, bench->size, NULL, err);
     if (!strcmp(operation, "put"))
