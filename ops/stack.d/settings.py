@@ -33,8 +33,9 @@ def public(path):
 
 
 class Settings:
-    def __init__(self, directory, ports, endpoint, secure, prefix="kiln"):
+    def __init__(self, directory, ports, endpoint, secure, lacks_limits=False, prefix="kiln"):
         self.top = pathlib.Path(directory)
+        self.lacks_limits = lacks_limits
         self.ports, self.endpoint, self.secure, self.prefix = ports, endpoint, secure, prefix
 
     def role_dir(self, principal):
@@ -84,6 +85,7 @@ class Settings:
                   f"access_key_file = {place / 's3.key'}",
                   "[tls]", f"ca = {place / 'ca.crt'}", f"cert = {place / 'tls.crt'}", f"key = {place / 'tls.key'}"]
         lines += [f"s3_ca = {place / 'ca.crt'}"] if self.secure else []
+        lines += ["[executor]", "insecure_limits = true"] if one.role == "executor" and self.lacks_limits else []
         return "\n".join(lines) + "\n"
 
     def write(self):
