@@ -27,7 +27,7 @@ const struct kiln_asking kiln_askings[] = {
     PATH_1(utime, WRITE), PATH_1(utimes, WRITE), PATH_2(futimesat, WRITE), PATH_2(fchownat, WRITE),
     PATH_1(listxattr, STAT), PATH_1(llistxattr, STAT),
     PATH_2(openat2, OPEN), NAMED(getresuid, IDENTITY), NAMED(getresgid, IDENTITY), NAMED(getgroups, IDENTITY),
-    HARMLESS(gettid), HARMLESS(getpid), HARMLESS(getppid), HARMLESS(read), HARMLESS(write), HARMLESS(readv),
+    HARMLESS(gettid), NAMED(getpid, IDENTITY), HARMLESS(getppid), HARMLESS(read), HARMLESS(write), HARMLESS(readv),
     HARMLESS(writev), HARMLESS(pread64), HARMLESS(pwrite64), HARMLESS(close), HARMLESS(close_range), HARMLESS(fstat),
     HARMLESS(lseek), HARMLESS(fcntl), HARMLESS(dup), HARMLESS(dup2), HARMLESS(dup3), HARMLESS(pipe), HARMLESS(pipe2),
     HARMLESS(poll), HARMLESS(ppoll), HARMLESS(mmap), HARMLESS(munmap), HARMLESS(mremap), HARMLESS(mprotect),

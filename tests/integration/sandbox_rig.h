@@ -50,6 +50,9 @@ struct rig {
     char *argv[RIG_ARGS_MAX];
     char *env[RIG_ARGS_MAX];
     const char *bwrap;
+#ifdef RIG_DOCKER
+    bool bubblewrap;     // this one behind bubblewrap all the same
+#endif
     const char *without; // walls that leaky_bwrap.c and leaky_run.c (tests/attack) leave out; NULL: all stand
     struct kiln_run_session session;
     struct kiln_run_report report;
@@ -165,12 +168,15 @@ static inline int rig_start(struct rig *rig) {
         rig->env[rig->spec.env_count++] = without;
     }
 #ifdef RIG_DOCKER
-    const char *const arguments[] = {"--socket", rig_docker.socket, "--dir", rig_jobs, NULL};
+    const char *const of_docker[] = {"--socket", rig_docker.socket, "--dir", rig_jobs, NULL};
+    const char *const *const arguments = rig->bubblewrap ? NULL : of_docker;
+    const char *const program = rig->bubblewrap ? rig_program("consumer/kiln-run") : RIG_RUN;
 #else
     const char *const *const arguments = NULL;
+    const char *const program = without ? rig_program("tests/leaky_run") : RIG_RUN;
 #endif
     const struct kiln_run_options options = {
-        .arguments = arguments, .program = without ? rig_program("tests/leaky_run") : RIG_RUN, .bwrap = rig->bwrap, .deadline_ms = kiln_clock_ms() + 20000};
+        .program = program, .arguments = arguments, .bwrap = rig->bwrap, .deadline_ms = kiln_clock_ms() + 20000};
     return kiln_run_start(&options, &rig->spec, &rig->session, &rig->err);
 }
 

@@ -20,7 +20,7 @@ static const struct {
     {"/watched", "paths",
      "open 0 /usr/bin/env\nopen 2 @/absent\nlist 0 /usr\nopen 0 /usr/lib\nstat 2 /etc/passwd\nstat 0 /lib\n"
      "syscall 0 21\nwrite 2 /tmp/made\nwrite 0 /tmp/made\n"},
-    {"/watched", "names", "clock 0 clock_gettime\nidentity 0 uname\nsyscall 0 135\n"},
+    {"/watched", "names", "clock 0 clock_gettime\nidentity 0 uname\nidentity 0 getpid\nsyscall 0 135\n"},
     {"/watched", "refused", "net 0 socket\nnet 0 connect\nstat 0 /usr\nopen 0 /usr/lib\n"},
     {"/watched", "libc", ""}, // the preloaded observer sees it
     {"/watched", "memory", "open 2 /etc/from-memory\n"},
