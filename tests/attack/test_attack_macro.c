@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <linux/keyctl.h>
+#include <sys/mman.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -154,6 +155,25 @@ static void are_refused(void **state) {
     assert_int_equal(surprises, 0);
 }
 
+// Some calls are then refused by kiln-run and not by the kernel.
+static void are_refused_when_watched(void **state) {
+    (void)state;
+    if (!RIG_LEAKS)
+        skip(); // nobody watches containers
+    for (size_t i = 0; i < sizeof attacks / sizeof *attacks; i++) {
+        rig_auto struct rig rig;
+        kiln_autofree char *argument = expand(attacks[i].argument);
+        kiln_autofd int watch = memfd_create("watch", MFD_CLOEXEC);
+        init(&rig, NULL);
+        rig.spec.watch_fd = (uint32_t)watch;
+        rig_command(&rig, "/attacker", attacks[i].name, argument, NULL);
+        rig_go(&rig);
+        rig_assert_end(&rig, KILN_END_EXIT, 0);
+        expect(&attacks[i], "watched", kiln_buf_text(&rig.out), attacks[i].refused);
+    }
+    assert_int_equal(surprises, 0);
+}
+
 static void win_without_their_wall(void **state) {
     (void)state;
     if (!RIG_LEAKS)
@@ -237,6 +257,7 @@ static int forget_surprises(void **state) {
 static int tests(void) {
     const struct CMUnitTest all[] = {
         cmocka_unit_test_setup(are_refused, forget_surprises),
+        cmocka_unit_test_setup(are_refused_when_watched, forget_surprises),
         cmocka_unit_test_setup(win_without_their_wall, forget_surprises),
         cmocka_unit_test_setup(segment_outlives_without_its_namespace, forget_surprises),
         cmocka_unit_test_setup(finds_no_key_of_the_starter, forget_surprises),
