@@ -28,6 +28,18 @@ static void expect_pointer_at(int line, const char *key, const struct kiln_diges
         fail_msg("line %d: the pointer: %s, not %s", line, rc ? err.text : "good", why ? why : "good");
 }
 
+// It is good until then, and not for longer.
+static void expect_pointer_until(const char *key, const struct kiln_digest *action, uint64_t end_ms) {
+    struct kiln_err err = {0};
+    for (int rc = 0; rc == 0; poll(NULL, 0, 20)) {
+        kiln_autoresult struct kiln_result result = {0};
+        const uint64_t asked_ms = kiln_clock_wall_ms();
+        rc = open_pointer(key, action, &result, &err);
+        if (rc ? kiln_clock_wall_ms() < end_ms : asked_ms > end_ms)
+            fail_msg("the pointer is %s %lld ms after its end", rc ? err.text : "good", (long long)(asked_ms - end_ms));
+    }
+}
+
 static char *pointer_of(const struct kiln_digest *action) {
     return kiln_key_result("red", kiln_keeper_generation(kiln_fleet_keeper(fleet.agent.fleet)), action);
 }
@@ -63,6 +75,8 @@ static void names_of_others(void **state) {
     struct actor agent = fleet_masked("agent-3", KILN_ROLE_OF_AGENT, "[fleet]\nprincipal = agent-1\ntenant = red\n");
     struct actor executor = fleet_masked("executor-2", KILN_ROLE_OF_EXECUTOR, "[fleet]\nprincipal = executor-1\npool = north\n");
     fleet_next_action();
+    fleet_honest_build(&fleet.agent, &fleet.executor); // the content is there
+    fleet_next_action();
     const struct kiln_digest *action = &fleet.rig->action_digest;
     const uint32_t partition = fleet_partition(action);
     fleet_submission(&agent, &record); // for red's results
@@ -74,8 +88,6 @@ static void names_of_others(void **state) {
     fleet_submission(&fleet.agent, &honest);
     fleet_submit(&fleet.agent, &honest);
     kiln_autoresult struct kiln_result result = {0};
-    fleet_expect(&fleet.agent, &honest, KILN_ANSWER_WANTED, NULL);
-    fleet_upload(&fleet.agent, &honest);
     const struct kiln_job_cancelled cancelled = {.job = honest.job, .action_digest = *action};
     fleet_say_job_cancelled(&agent, KILN_TOPIC_JOBS, partition, action, &cancelled);
     fleet_expect_event("signature", NULL);
@@ -156,9 +168,7 @@ static void an_expired_key_and_a_revoked_one(void **state) {
     kiln_autofree char *key = pointer_of(&action);
     key_ends_ms = kiln_clock_wall_ms() + 1500;
     fleet_change_trust(end_keys);
-    expect_pointer(key, &action, NULL); // not yet
-    while (kiln_clock_wall_ms() <= key_ends_ms)
-        poll(NULL, 0, 20);
+    expect_pointer_until(key, &action, key_ends_ms);
     expect_pointer(key, &action, "key_expired");
     fleet_submission(&fleet.agent, &record);
     fleet_submit(&fleet.agent, &record);
@@ -255,24 +265,24 @@ static void results_that_end(void **state) {
     fleet_next_action();
     fleet_honest_build(&fleet.agent, &fleet.executor);
     const struct kiln_digest model = fleet.rig->action_digest;
-    const uint64_t generation = kiln_keeper_generation(kiln_fleet_keeper(fleet.agent.fleet)), expires_ms = kiln_clock_wall_ms() + 2000;
+    const uint64_t generation = kiln_keeper_generation(kiln_fleet_keeper(fleet.agent.fleet));
     const unsigned first = fleet.number + 1;
     struct kiln_digest actions[3];
     char *keys[3], *next_keys[3];
     for (size_t i = 0; i < 3; i++) {
         fleet_next_action();
-        if (i == 2) // good for long, but what was carried from it will have ended
-            fleet_honest_build(&fleet.agent, &fleet.executor);
-        put_ending(&model, i == 2 ? generation + 1 : generation, expires_ms);
         actions[i] = fleet.rig->action_digest;
         keys[i] = kiln_key_result("red", generation, &actions[i]);
         next_keys[i] = kiln_key_result("red", generation + 1, &actions[i]);
     }
-    expect_pointer(keys[0], &actions[0], NULL);
-    action_again(first);
+    fleet_honest_build(&fleet.agent, &fleet.executor); // good for long, but what is carried from it will have ended
+    const uint64_t expires_ms = kiln_clock_wall_ms() + 4000;
+    for (unsigned i = 3; i-- > 0;) {
+        action_again(first + i);
+        put_ending(&model, i == 2 ? generation + 1 : generation, expires_ms);
+    }
     expect_known();
-    while (kiln_clock_wall_ms() <= expires_ms)
-        poll(NULL, 0, 20);
+    expect_pointer_until(keys[0], &actions[0], expires_ms);
     expect_pointer(keys[0], &actions[0], "expired");
     fleet_honest_build(&fleet.second, &fleet.executor);
     fleet_expect_event("result_expired", "red");
