@@ -117,9 +117,9 @@ static int drop_root(struct kiln_err *err) {
 }
 
 static int raise_walls(const struct kiln_sandbox *sandbox, struct kiln_err *err) {
-    int rc = kiln_cgroup_join(sandbox->cgroup, err);
+    int rc = kiln_limits_forget(err);
     if (rc == 0)
-        rc = kiln_limits_forget(err);
+        rc = kiln_cgroup_join(sandbox->cgroup, err);
     if (rc == 0)
         rc = mount_own_proc(err);
     if (rc == 0 && sandbox->root)

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/keyctl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/personality.h>
 #include <sys/resource.h>
@@ -64,6 +65,11 @@ int kiln_limits_forget(struct kiln_err *err) {
         return kiln_fail_errno(err, KILN_E_IO, "clearing the signal mask");
     umask(022);
     personality(PER_LINUX);
+    // A starter of real time would let its jobs starve the host; and the kernel lets no such process into a group's share.
+    int policy = sched_getscheduler(0);
+    if ((policy == SCHED_FIFO || policy == SCHED_RR || policy == SCHED_DEADLINE) &&
+        sched_setscheduler(0, SCHED_OTHER, &(struct sched_param){0}) < 0)
+        return kiln_fail_errno(err, KILN_E_IO, "leaving real-time scheduling");
     // Keys of the starter's session would be readable by whoever possesses its session keyring. Where a container's
     // filter refuses the call (EPERM) or the kernel lacks it, the job cannot make it either.
     if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS && errno != EPERM)

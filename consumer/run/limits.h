@@ -12,5 +12,5 @@
 // `bound_memory`: no control group bounds the job, so RLIMIT_DATA bounds each process and the job is the first victim when
 // the host runs out of memory.
 int kiln_limits_apply(const struct kiln_run_spec *spec, bool bound_memory, struct kiln_err *err);
-// Signal mask and dispositions, umask, personality, session keyring: as in a fresh login.
+// Signal mask and dispositions, umask, personality, scheduling, session keyring: as in a fresh login. Before joining a group.
 int kiln_limits_forget(struct kiln_err *err);

@@ -7,6 +7,7 @@
 #include <glob.h>
 #include <limits.h>
 #include <linux/keyctl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/socket.h>
@@ -207,6 +208,24 @@ static void other_processes_do_not_count(void **state) {
     }
     rig_assert_end(&rig, KILN_END_EXIT, 0);
     rig_assert_out(&rig, "hello\n");
+}
+
+// A starter that runs in real time gives its jobs nothing of that.
+static void is_scheduled_as_others(void **state) {
+    (void)state;
+    if (sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){.sched_priority = 1}) < 0) {
+        assert_int_not_equal(geteuid(), 0);
+        skip();
+    }
+    rig_auto struct rig rig;
+    rig_init(&rig);
+    rig_command(&rig, "/job", "scheduling", NULL);
+    int rc = rig_start(&rig);
+    assert_int_equal(sched_setscheduler(0, SCHED_OTHER, &(struct sched_param){0}), 0);
+    if (rc)
+        fail_msg("refused: %s", rig.err.text);
+    rig_finish(&rig);
+    rig_assert_out(&rig, "0\n");
 }
 
 static void memory_bomb_is_bounded(void **state) {
@@ -535,6 +554,7 @@ static int tests(void) {
         cmocka_unit_test(leaves_no_segment),
         cmocka_unit_test(fork_bomb_is_bounded),
         cmocka_unit_test(other_processes_do_not_count),
+        cmocka_unit_test(is_scheduled_as_others),
         cmocka_unit_test(memory_bomb_is_bounded),
         cmocka_unit_test(flood_is_cut),
         cmocka_unit_test(endless_loop_is_killed),

@@ -243,6 +243,12 @@ static int print_limits(char **args) {
     return 0;
 }
 
+static int print_scheduling(char **args) {
+    (void)args;
+    printf("%d\n", sched_getscheduler(0));
+    return 0;
+}
+
 static int leave_segment(char **args) {
     return say(shmget((key_t)strtol(args[0], NULL, 0), 4096, IPC_CREAT | IPC_EXCL | 0600));
 }
@@ -291,7 +297,7 @@ static const struct deed {
     {"spin", spin},           {"daemon", leave_daemon}, {"fill", fill},           {"fill-inodes", fill_inodes},
     {"sparse", sparse},       {"climb", climb},         {"trace-init", trace_init}, {"find-key", find_key},
     {"limits", print_limits}, {"segment", leave_segment}, {"kill-all", kill_all}, {"run", run_program},
-    {"set-id", set_id},       {"devices", use_devices},
+    {"set-id", set_id},       {"devices", use_devices}, {"scheduling", print_scheduling},
 };
 
 int main(int argc, char **argv) {
