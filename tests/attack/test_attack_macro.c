@@ -12,10 +12,9 @@
 
 #define FILTER "--seccomp"
 #define NO_NAMESPACE_LOCK ",--disable-userns,--assert-userns-disabled"
-#define SEGMENT "0x6b696c6f"
 #define ATTACKS_OF_A_CRATE 10
 
-// What the attacks are aimed at: made by set_targets, '@' stands for the sandbox's root, "PORT" for the listener's.
+// What the attacks are aimed at: made by set_targets, '@/' stands for the sandbox's root, words in capitals for what it made.
 struct attack {
     const char *name, *argument;
     const char *refused; // what it prints behind its walls; "A|B": by what the host has
@@ -64,7 +63,7 @@ static const struct attack attacks[] = {
     {"x32", "", "SIGSYS", FILTER, "ENOSYS"}, // most kernels have none
 #endif
     {"connect", "PORT", "EACCES", FILTER ",--unshare-net", NULL},
-    {"local", "@kiln-attack", "EACCES", FILTER ",--unshare-net", NULL},
+    {"local", "ABSTRACT", "EACCES", FILTER ",--unshare-net", NULL},
     {"local", "/meeting/socket", "EACCES", FILTER, NULL},
     {"reconnect", "/meeting/datagrams", "ENOSYS", FILTER, NULL},
     {"family", "16", "EACCES", FILTER, NULL}, // AF_NETLINK
@@ -79,7 +78,7 @@ static const struct attack attacks[] = {
     {"type-ahead", "", "ENOSYS", FILTER, "ENOTTY"}, // the call is answered: it is no terminal
     {"handle", "/usr", "ENOSYS", FILTER, NULL},
     {"from-memory", "", "ENOSYS", FILTER, NULL},
-    {"segment", SEGMENT, "ENOSYS", FILTER, NULL},
+    {"segment", "SEGMENT", "ENOSYS", FILTER, NULL},
     {"predictable", "", "ENOSYS", FILTER, NULL},
     {"filters", "", "ENOSYS", FILTER, NULL},
     {"kernel-log", "", "EPERM", NULL, NULL},
@@ -88,12 +87,14 @@ static const struct attack attacks[] = {
     {"entropy", "", "ENOSYS", FILTER, NULL},
 };
 
-static char port[16];
+static char port[16], segment_key[16], abstract_name[32]; // the latter two of this run alone: others may run beside it
 
 static char *expand(const char *argument) {
     char *text = NULL;
-    if (!strcmp(argument, "PORT"))
-        return strdup(port);
+    static const char *const targets[][2] = {{"PORT", port}, {"SEGMENT", segment_key}, {"ABSTRACT", abstract_name}};
+    for (size_t i = 0; i < sizeof targets / sizeof *targets; i++)
+        if (!strcmp(argument, targets[i][0]))
+            return strdup(targets[i][1]);
     if (argument[0] == '@' && argument[1] == '/') {
         assert_true(asprintf(&text, "%s%s", kiln_sandbox_root(), argument + 1) > 0);
         return text;
@@ -184,6 +185,23 @@ static void win_without_their_wall(void **state) {
     assert_int_equal(surprises, 0);
 }
 
+// The files are there to be read, but not in a job's root.
+static void read_host_files_where_the_root_has_them(void **state) {
+    (void)state;
+    if (!RIG_LEAKS)
+        skip();
+    static const struct attack peeks[] = {{.name = "peek", .argument = "/etc/hostname"}, {.name = "peek", .argument = "/proc/1/root/etc/hostname"}};
+    for (size_t i = 0; i < 2; i++) {
+        rig_auto struct rig rig;
+        init(&rig, NULL);
+        rig_bind(&rig, "/etc", "/etc");
+        rig_command(&rig, "/attacker", peeks[i].name, peeks[i].argument, NULL);
+        rig_go(&rig);
+        expect(&peeks[i], "in a root with /etc", kiln_buf_text(&rig.out), "won");
+    }
+    assert_int_equal(surprises, 0);
+}
+
 static void attack_inside_rustc(const struct attack *first, size_t count) {
     rig_auto struct rig rig;
     kiln_autobuf struct kiln_buf source = KILN_BUF_INIT(65536);
@@ -216,7 +234,7 @@ static void clean_up(void) {
     char planted[80];
     snprintf(planted, sizeof planted, "%s/meeting/planted", home);
     unlink(planted);
-    int segment = shmget((key_t)strtol(SEGMENT, NULL, 0), 0, 0);
+    int segment = shmget((key_t)strtol(segment_key, NULL, 0), 0, 0);
     if (segment >= 0)
         shmctl(segment, IPC_RMID, NULL);
 }
@@ -225,7 +243,7 @@ static void segment_outlives_without_its_namespace(void **state) {
     (void)state;
     if (!RIG_LEAKS)
         skip();
-    const struct attack segment = {.name = "segment", .argument = SEGMENT};
+    const struct attack segment = {.name = "segment", .argument = "SEGMENT"};
     attack_alone(&segment, FILTER, "won");
     attack_alone(&segment, FILTER, "won"); // gone with its job
     attack_alone(&segment, FILTER ",--unshare-ipc", "won");
@@ -259,6 +277,7 @@ static int tests(void) {
         cmocka_unit_test_setup(are_refused, forget_surprises),
         cmocka_unit_test_setup(are_refused_when_watched, forget_surprises),
         cmocka_unit_test_setup(win_without_their_wall, forget_surprises),
+        cmocka_unit_test_setup(read_host_files_where_the_root_has_them, forget_surprises),
         cmocka_unit_test_setup(segment_outlives_without_its_namespace, forget_surprises),
         cmocka_unit_test_setup(finds_no_key_of_the_starter, forget_surprises),
         cmocka_unit_test_setup(are_refused_inside_rustc, forget_surprises),
@@ -287,7 +306,9 @@ static bool set_targets(void) {
     struct sockaddr_in local = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof local;
     struct sockaddr_un abstract = {.sun_family = AF_UNIX};
-    memcpy(abstract.sun_path + 1, "kiln-attack", 11);
+    snprintf(segment_key, sizeof segment_key, "%#x", 0x6b000000u | (unsigned)getpid());
+    int abstract_len = snprintf(abstract_name, sizeof abstract_name, "@kiln-attack-%d", (int)getpid());
+    memcpy(abstract.sun_path + 1, abstract_name + 1, (size_t)abstract_len - 1);
     char meeting[64];
     snprintf(meeting, sizeof meeting, "%s/meeting", home);
     if (mkdir(meeting, 0755) || chmod(meeting, 0777))
@@ -301,7 +322,7 @@ static bool set_targets(void) {
     kiln_autofd int open_file = open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     if (open_file < 0 || fchmod(open_file, 0666))
         return false;
-    return listen_at(AF_UNIX, SOCK_STREAM, &abstract, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 12)) >= 0 &&
+    return listen_at(AF_UNIX, SOCK_STREAM, &abstract, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)abstract_len)) >= 0 &&
            listen_at_path("socket", SOCK_STREAM) >= 0 && listen_at_path("datagrams", SOCK_DGRAM) >= 0;
 }
 
