@@ -1,4 +1,6 @@
 // The network and names looked up in it. libc's own files behind these calls are not seen; the call is.
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <sys/socket.h>
 
@@ -54,4 +56,34 @@ OBSERVED int gethostbyname_r(const char *restrict name, struct hostent *restrict
 OBSERVED struct hostent *gethostbyaddr(const void *address, socklen_t len, int family) {
     kiln_note_text(KILN_OBSERVE_NET, CALLER, "gethostbyaddr");
     return REAL(gethostbyaddr)(address, len, family);
+}
+
+OBSERVED int getifaddrs(struct ifaddrs **out) {
+    kiln_note_text(KILN_OBSERVE_NET, CALLER, "getifaddrs");
+    return REAL(getifaddrs)(out);
+}
+
+OBSERVED struct if_nameindex *if_nameindex(void) {
+    kiln_note_text(KILN_OBSERVE_NET, CALLER, "if_nameindex");
+    return REAL(if_nameindex)();
+}
+
+OBSERVED unsigned if_nametoindex(const char *name) {
+    kiln_note_text(KILN_OBSERVE_NET, CALLER, "if_nametoindex");
+    return REAL(if_nametoindex)(name);
+}
+
+OBSERVED struct servent *getservbyname(const char *name, const char *protocol) {
+    kiln_note_text(KILN_OBSERVE_NET, CALLER, "getservbyname");
+    return REAL(getservbyname)(name, protocol);
+}
+
+OBSERVED struct servent *getservbyport(int port, const char *protocol) {
+    kiln_note_text(KILN_OBSERVE_NET, CALLER, "getservbyport");
+    return REAL(getservbyport)(port, protocol);
+}
+
+OBSERVED struct protoent *getprotobyname(const char *name) {
+    kiln_note_text(KILN_OBSERVE_NET, CALLER, "getprotobyname");
+    return REAL(getprotobyname)(name);
 }

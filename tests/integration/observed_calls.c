@@ -8,6 +8,8 @@
 #include <fts.h>
 #include <ftw.h>
 #include <glob.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <grp.h>
 #include <netdb.h>
 #include <pthread.h>
@@ -181,6 +183,9 @@ static void network(void) {
     say(connect(fd, (struct sockaddr *)&to, sizeof to));
     struct addrinfo *found;
     printf("%d\n", getaddrinfo("127.0.0.1", NULL, NULL, &found));
+    struct ifaddrs *interfaces;
+    say(getifaddrs(&interfaces));
+    printf("%d\n", if_nametoindex("lo") > 0);
 }
 
 static void identity(void) {

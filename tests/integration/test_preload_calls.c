@@ -25,7 +25,7 @@ static const struct {
                "write 0 @/dir/link\nstat 0 @/file\nwrite 0 @/dir/hard\n"},
     {"variables", "getenv 0 KNOWN\ngetenv 0 UNKNOWN\nenviron 0 setenv\nenviron 0 unsetenv\n"},
     {"clocks", "clock 0 clock_gettime\nclock 0 gettimeofday\nclock 0 time\nclock 0 timespec_get\n"},
-    {"network", "net 0 socket\nnet 0 connect\nnet 0 getaddrinfo\n"},
+    {"network", "net 0 socket\nnet 0 connect\nnet 0 getaddrinfo\nnet 0 getifaddrs\nnet 0 if_nametoindex\n"},
     {"identity", "identity 0 getuid\nidentity 0 uname\nidentity 0 gethostname\nidentity 0 sched_getaffinity\n"
                  "identity 0 sysconf\nidentity 0 localtime\nidentity 0 getpwuid\n"},
     {"numbers", "open 0 @/file\nstat 2 @/absent\nclock 0 clock_gettime\nsyscall 0 135\n"},
