@@ -324,7 +324,7 @@ static void conclude(struct run *run, bool over, bool ended, unsigned code) {
         kiln_ending_set(&run->report, KILN_END_BROKEN, 0, "the container does not end");
     }
     kiln_ending_by_texts(&run->report, run->text);
-    if (run->usage.oom_kills || (!ended && kiln_container_ran_out_of_memory(&run->container, kiln_clock_ms() + KILL_MS)))
+    if (run->usage.oom_kills || (!ended && !run->report.end && kiln_container_ran_out_of_memory(&run->container, kiln_clock_ms() + KILL_MS)))
         kiln_ending_set(&run->report, KILN_END_MEMORY, 0, "used more memory than it may");
     if (ended && code)
         kiln_ending_by_space(&run->report, (const int[]){run->out_dir, run->tmp_dir}, 2);

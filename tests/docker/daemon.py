@@ -3,10 +3,11 @@
 
 As a program: `daemon.py` prints the socket's path when the daemon answers, and takes everything down when its standard input
 ends, so also when a test dies. Lines on standard input: "kill" (-9, containerd too), "start", "stop" and "continue" (signals),
-each answered by "ok"; "containers" by how many there are, in whatever state. Exit status 77 when this host cannot run it, with the reason on standard error.
+"retag" (our images' names are another image's then) and "forget" (all images), each answered by "ok"; "containers" by how many there are, in whatever state. Exit status 77 when this host cannot run it, with the reason on standard error.
 """
 
 import http.client
+import io
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 
@@ -67,7 +69,8 @@ class Daemon:
     def start(self):
         for name in ("data", "exec"):
             (self.dir / name).mkdir(exist_ok=True)
-        (self.dir / "pid").unlink(missing_ok=True)
+        for stale in (self.dir / "pid", self.dir / "exec/containerd/containerd.pid"):
+            stale.unlink(missing_ok=True)
         (self.dir / "daemon.json").write_text("{}")  # the host's own is for the host's own
         self.process = subprocess.Popen(
             ["dockerd", "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false",
@@ -93,14 +96,28 @@ class Daemon:
         lines = (self.dir / "log").read_text(errors="replace").splitlines()
         return lines[-1][-300:] if lines else "it said nothing"
 
-    def ask(self, method, path, timeout=10):
+    def ask(self, method, path, timeout=10, body=None):
         connection = _Unix(self.socket, timeout)
-        connection.request(method, path)
+        connection.request(method, path, body, {"Content-Type": "application/x-tar"} if body else {})
         answer = connection.getresponse()
         return answer.status, answer.read()
 
     def containers(self):
         return len(json.loads(self.ask("GET", "/containers/json?all=1")[1]))
+
+    def retag(self):
+        """Gives our image's name to another image."""
+        other = io.BytesIO()
+        with tarfile.open(fileobj=other, mode="w") as tar:
+            tar.addfile(tarfile.TarInfo("other"))
+        for image in json.loads(self.ask("GET", "/images/json")[1]):
+            for name in image["RepoTags"] or []:
+                repository, tag = name.split(":")
+                self.ask("POST", f"/images/create?fromSrc=-&repo={repository}&tag={tag}", body=other.getvalue())
+
+    def forget(self):
+        for image in json.loads(self.ask("GET", "/images/json")[1]):
+            self.ask("DELETE", f"/images/{image['Id']}?force=1")
 
     def signal(self, number):
         self.process.send_signal(number)
@@ -112,6 +129,16 @@ class Daemon:
         self.process.wait()
         for pid in contained:
             self._end(pid, signal.SIGKILL)
+        deadline = time.monotonic() + END_SECONDS
+        while any(map(self._lives, contained)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    @staticmethod
+    def _lives(pid):
+        try:
+            return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
 
     @staticmethod
     def _end(pid, number):
@@ -153,7 +180,7 @@ class Daemon:
 
 def serve(daemon):
     """Obeys the lines of a test until there are no more."""
-    deeds = {"kill": daemon.kill, "start": daemon.start, "stop": lambda: daemon.signal(signal.SIGSTOP),
+    deeds = {"kill": daemon.kill, "start": daemon.start, "retag": daemon.retag, "forget": daemon.forget, "stop": lambda: daemon.signal(signal.SIGSTOP),
              "continue": lambda: daemon.signal(signal.SIGCONT)}
     print(daemon.socket, flush=True)
     for line in sys.stdin:

@@ -27,7 +27,7 @@
 
 // A test file can be built twice, for both backends: as it is, and with RIG_DOCKER, when all of its jobs run in containers.
 #ifdef RIG_DOCKER
-#define RIG_LEAKS false // walls can be taken away (struct rig, without)
+#define RIG_LEAKS false // what bubblewrap needs can be taken away (struct rig, without); here: tests/docker/leaky_docker.c
 #define RIG_ROUNDS(many) 2 // of what takes a container each
 #include "tests/docker/docker_rig.h"
 static struct docker_rig rig_docker;
@@ -65,7 +65,7 @@ struct rig {
 static const char *const rig_programs[] = {"consumer/kiln-run", "consumer/kiln-executor", "consumer/libkiln-observe.so",
                                            "tests/sandbox_job", "tests/executor_compiler", "tests/leaky_bwrap",
                                            "tests/leaky_run", "tests/attacker", "tests/watched_calls",
-                                           "tests/watched_calls_static", "consumer/kiln-run-docker", "consumer/kiln-init"};
+                                           "tests/watched_calls_static", "consumer/kiln-run-docker", "consumer/kiln-init", "tests/leaky_docker"};
 static char rig_dir[64]; // with those programs; "" for the build itself
 
 // One of rig_programs; valid as long as the tests run.
@@ -170,7 +170,7 @@ static inline int rig_start(struct rig *rig) {
 #ifdef RIG_DOCKER
     const char *const of_docker[] = {"--socket", rig_docker.socket, "--dir", rig_jobs, NULL};
     const char *const *const arguments = rig->bubblewrap ? NULL : of_docker;
-    const char *const program = rig->bubblewrap ? rig_program("consumer/kiln-run") : RIG_RUN;
+    const char *const program = without ? rig_program("tests/leaky_docker") : rig->bubblewrap ? rig_program("consumer/kiln-run") : RIG_RUN;
 #else
     const char *const *const arguments = NULL;
     const char *const program = without ? rig_program("tests/leaky_run") : RIG_RUN;
