@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -36,6 +37,14 @@ static double now_ms(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
+}
+
+// Of all processes that have been waited for; a busy machine changes it little.
+static double cpu_ms(void) {
+    struct rusage usage;
+    getrusage(RUSAGE_CHILDREN, &usage);
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1e3 +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e3;
 }
 
 static void stop(const char *what, const struct kiln_err *err) {
@@ -111,14 +120,15 @@ static void compile_in_sandbox(const struct bench *bench, int watch) {
         close((int)spec.binds[i].fd);
 }
 
-static double run_arm(const struct bench *bench, enum arm arm, const char *rustc) {
+static void run_arm(const struct bench *bench, enum arm arm, const char *rustc, double *time, double *cpu) {
     kiln_autofd int watch = arm == WATCHED ? memfd_create("watch", MFD_CLOEXEC) : -1;
-    double start = now_ms();
+    double start = now_ms(), cpu_start = cpu_ms();
     if (arm == BARE)
         compile_bare(bench, rustc);
     else
         compile_in_sandbox(bench, watch);
-    return now_ms() - start;
+    *time = now_ms() - start;
+    *cpu = cpu_ms() - cpu_start;
 }
 
 static int by_value(const void *a, const void *b) {
@@ -127,7 +137,7 @@ static int by_value(const void *a, const void *b) {
 }
 
 int main(int argc, char **argv) {
-    static double times[ARMS][ROUNDS_MAX];
+    static double times[ARMS][ROUNDS_MAX + 1], cpus[ARMS][ROUNDS_MAX + 1]; // the first of each only warms up
     if (argc < 4) {
         fputs("usage: kiln-bench-watch SYSROOT OBSERVER_OBJECT KILN_RUN [ROUNDS]\n", stderr);
         return 2;
@@ -137,15 +147,15 @@ int main(int argc, char **argv) {
     struct bench bench = {.sysroot = argv[1], .observer = argv[2], .run = argv[3]};
     kiln_autofree char *rustc = kiln_path_join(argv[1], "bin/rustc");
     make_sources(&bench);
-    for (long round = -1; round < rounds; round++) // the first warms up
-        for (int arm = 0; arm < ARMS; arm++) {
-            double time_ms = run_arm(&bench, (enum arm)arm, rustc);
-            if (round >= 0)
-                times[arm][round] = time_ms;
-        }
+    for (long round = 0; round <= rounds; round++)
+        for (int arm = 0; arm < ARMS; arm++)
+            run_arm(&bench, (enum arm)arm, rustc, &times[arm][round], &cpus[arm][round]);
     for (int arm = 0; arm < ARMS; arm++) {
-        qsort(times[arm], (size_t)rounds, sizeof times[arm][0], by_value);
-        printf("%-17s min %7.1f  median %7.1f ms\n", names[arm], times[arm][0], times[arm][rounds / 2]);
+        double *time = times[arm] + 1, *cpu = cpus[arm] + 1;
+        qsort(time, (size_t)rounds, sizeof *time, by_value);
+        qsort(cpu, (size_t)rounds, sizeof *cpu, by_value);
+        printf("%-17s min %7.1f  median %7.1f ms; processors: min %7.1f  median %7.1f ms\n", names[arm], time[0], time[rounds / 2],
+               cpu[0], cpu[rounds / 2]);
     }
     close(bench.sources);
     kiln_fs_remove_tree(AT_FDCWD, bench.dir, NULL);
