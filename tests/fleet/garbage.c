@@ -214,14 +214,13 @@ static void set_body(struct draft *draft, const struct valid *from, bool counts)
     } while (is_taken(draft));
 }
 
-// Signed by who may write there: what is wrong is inside, or shall be made so.
+// A valid record, not signed yet: what is wrong shall be made so.
 static void start(struct draft *draft, const struct valid *from) {
     set_value(draft, from->bytes, from->len);
     draft->key_len = KEY_BYTES;
     fill(draft->key, KEY_BYTES);
     draft->others = 0;
     set_print(draft);
-    sign_rightly(draft);
 }
 
 static void finish_signed(struct draft *draft, const char *words) {
@@ -327,7 +326,10 @@ static void make_huge(struct draft *draft) {
 
 static void make(struct draft *draft, enum kind kind, const struct valid *from) {
     start(draft, from);
-    if (kind <= MISPLACED || kind == NO_FRAME || kind == UNKNOWN_ID || kind == RETIRED_ID) {
+    bool inside = kind <= MISPLACED || kind == NO_FRAME || kind == UNKNOWN_ID || kind == RETIRED_ID;
+    if (!inside)
+        sign_rightly(draft);
+    if (inside) {
         make_signed(draft, kind, from);
     } else if (kind >= NO_PRINT && kind <= SHORT_PRINT) {
         make_unprinted(draft, kind);

@@ -38,18 +38,19 @@ ALLOWED = {**EXPECTED, "kiln.jobs": EXPECTED["kiln.jobs"] | {"job_cancelled"}, "
            "kiln.leases": {"lease", "decline"}}
 
 
-def kcat(stack, principal, *words, **options):
+def kcat(stack, principal, *words, timeout=60, **options):
     role = stack.role(principal)
     settings = {"security.protocol": "ssl", "ssl.ca.location": role / "ca.crt", "ssl.certificate.location": role / "tls.crt",
                 "ssl.key.location": role / "tls.key"}
     given = [word for name, value in settings.items() for word in ("-X", f"{name}={value}")]
-    return subprocess.run(["kcat", "-q", "-b", stack.env()["KILN_STACK_BROKERS"], *given, *map(str, words)], timeout=60, check=True,
+    return subprocess.run(["kcat", "-q", "-b", stack.env()["KILN_STACK_BROKERS"], *given, *map(str, words)], timeout=timeout, check=True,
                           stdout=subprocess.PIPE, **options).stdout
 
 
-def records(stack, topic):
+def records(stack, topic, timeout=60):
     """(partition, offset, key, value) of all that the reader gets; None for an absent value."""
-    bytes_ = kcat(stack, "reader", "-C", "-t", topic, "-o", "beginning", "-e", "-f", r"%p %o %K %S\n%k%s", stdin=subprocess.DEVNULL)
+    bytes_ = kcat(stack, "reader", "-C", "-t", topic, "-o", "beginning", "-e", "-f", r"%p %o %K %S\n%k%s", stdin=subprocess.DEVNULL,
+                  timeout=timeout)
     at, found = 0, []
     while at < len(bytes_):
         end = bytes_.index(b"\n", at)
