@@ -1,6 +1,7 @@
 // What watching a job's system calls costs (consumer/run/watch.h): a library of 300 lines compiled by rustc alone, in the sandbox,
 // and in the sandbox and watched, in turns. Usage: kiln-bench-watch SYSROOT OBSERVER_OBJECT KILN_RUN [ROUNDS]
 //
+// Milliseconds from before the start to the end; of the processors, those of rustc, or of kiln-run and bubblewrap without the job.
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,7 +40,7 @@ static double now_ms(void) {
     return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
 }
 
-// Of all processes that have been waited for; a busy machine changes it little.
+// Of all processes that have been waited for, which a job's own are not; a busy machine changes it little.
 static double cpu_ms(void) {
     struct rusage usage;
     getrusage(RUSAGE_CHILDREN, &usage);
