@@ -111,6 +111,12 @@ long kiln_watch_receive(int socket, void *bytes, size_t room, int *listener) {
     return got;
 }
 
+// Whether the caller still waits. When it has been killed, another process may have its number, and what was read is not the job's.
+static bool is_waiting(const struct kiln_watch *watch) {
+    const struct seccomp_notif *request = watch->request;
+    return ioctl(watch->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &request->id) == 0;
+}
+
 static bool is_tool(const struct kiln_watch *watch, const char *path) {
     static const char *const places[] = {"/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin"};
     if (path[0] == '[')
@@ -158,6 +164,8 @@ static bool is_tool_code(struct kiln_watch *watch, uint32_t thread, uint64_t add
     if (fd < 0 || kiln_fs_read_fd(fd, &maps, NULL) || !find_mapping((char *)kiln_buf_text(&maps), address, &range, &path))
         return false;
     range.tool = is_tool(watch, path);
+    if (!is_waiting(watch))
+        return true; // nobody calls any more
     watch->ranges[watch->ranges_next++ % RANGES] = range;
     return range.tool;
 }
@@ -244,6 +252,8 @@ static bool add_path(struct kiln_watch *watch, uint32_t thread, enum kiln_observ
     }
     if (!read_directory(watch, thread, dirfd, full))
         return false;
+    if (!is_waiting(watch))
+        return true;
     if (path[0]) {
         size_t len = strlen(full);
         full[len++] = '/';
@@ -284,6 +294,8 @@ static bool add_call(struct kiln_watch *watch, uint32_t thread, const struct sec
             return true;
         if (!read_text(thread, args[second], path))
             return false;
+        if (!is_waiting(watch))
+            return true;
         if (asking->shape == KILN_ASKING_OPEN || asking->shape == KILN_ASKING_OPENAT)
             return add_open(watch, thread, dirfd, path, (int)args[second + 1]);
         return add_path(watch, thread, kind, dirfd, path);
@@ -328,7 +340,7 @@ void kiln_watch_serve(struct kiln_watch *watch) {
         struct seccomp_notif_resp *answer = watch->answer;
         memset(request, 0, sizeof *request);
         memset(answer, 0, sizeof *answer);
-        // Both fail when the caller has been killed meanwhile. What was read of another process of its number is a line too many.
+        // Both fail when the caller has been killed meanwhile.
         if (ioctl(watch->listener, SECCOMP_IOCTL_NOTIF_RECV, request) == 0) {
             handle(watch, request, answer);
             ioctl(watch->listener, SECCOMP_IOCTL_NOTIF_SEND, answer);
