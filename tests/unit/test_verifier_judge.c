@@ -103,6 +103,8 @@ static void ends_that_give_nothing(void **state) {
     candidate.status = KILN_RUN_INFRA;
     set(&candidate.reasons[0], "sandbox_unavailable: no user namespaces");
     assert_verdict(rig, &candidate, KILN_PLAN_LOCALLY, "sandbox_unavailable: ");
+    set(&candidate.reasons[0], "observer_unavailable: somebody else watches");
+    assert_verdict(rig, &candidate, KILN_PLAN_LOCALLY, "observer_unavailable: ");
 }
 
 // What the arguments call for decides; an executor that says otherwise attests another result.
