@@ -161,6 +161,8 @@ def case_unwatchable_host(world):
             out = printed(world, project, agent, world.path(f"target-{attempt}"), "")
         assert out == "[seen]\n", out
         assert delta.reasons == {"observer_unavailable": 1} and delta.executions + delta.hits == 1, str(delta)
+    doctor = agent.command("doctor").stdout
+    assert "weak watching" in doctor, doctor
 
 
 CHANCE = """
