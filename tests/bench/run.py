@@ -135,7 +135,8 @@ class Bench:
         self.work = pathlib.Path(tempfile.mkdtemp(prefix="kiln-bench-"))
         self.bin = self.work / "bin"
         self.bin.mkdir()
-        for name in ("kiln", "kiln-agent", "kiln-verifier", "kiln-executor", "kiln-run", "libkiln-observe.so"):
+        for name in ("kiln", "kiln-agent", "kiln-verifier", "kiln-executor", "kiln-run", "kiln-run-docker", "kiln-init",
+                     "libkiln-observe.so"):
             shutil.copy2(self.program(name), self.bin / name)
         self.checkouts = {}
         for place in ("one", "two/other"):

@@ -165,7 +165,8 @@ class World:
     def _stage_programs(self):
         """The programs side by side, as they are installed."""
         self.libexec.mkdir()
-        for name in ("kiln", "kiln-agent", "kiln-verifier", "kiln-executor", "kiln-run", "libkiln-observe.so"):
+        for name in ("kiln", "kiln-agent", "kiln-verifier", "kiln-executor", "kiln-run", "kiln-run-docker", "kiln-init",
+                     "libkiln-observe.so"):
             found = next(self.build.rglob(name), None)
             assert found, f"{name} is not built in {self.build}"
             shutil.copy2(found, self.libexec / name)
