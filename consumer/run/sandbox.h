@@ -3,7 +3,7 @@
 // The child becomes bubblewrap, and is the first process of a pid namespace of its own: when it ends, or is killed, the
 // kernel kills every process of the job, and waitpid() for it returns only when all of them are gone. It dies with the
 // caller. Order: find (before the root hides a bwrap below its place), launch, wait for `ready`, go, then wait for pid.
-// One backend today; docker and microVM will stand beside bwrap.c behind these calls.
+// consumer/docker/ is the other backend, in a program of its own.
 #pragma once
 
 #include <stdbool.h>
