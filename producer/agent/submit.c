@@ -394,6 +394,8 @@ static int upload_wanted(struct kiln_submitter *submitter, const struct flight *
     int rc = name_contents(submitter, flight, answer, &keys, err);
     if (rc == 0)
         rc = from->upload(from->context, answer->contents, keys.keys, keys.count, err);
+    if (rc == KILN_E_UNSUPPORTED) // it begins with its reason's word
+        return rc;
     if (rc)
         return kiln_wrap(err, rc, "upload inputs");
     const struct kiln_job_uploaded uploaded = {.job = flight->job, .action_digest = flight->action};
