@@ -16,6 +16,7 @@ struct rig {
     struct kiln_submitter *submitter;
     atomic_int uploads, late;
     uint8_t tag; // of the last job that was seen
+    bool without_store;
 };
 
 static void note_late(void *context, const struct kiln_late_result *result) {
@@ -56,8 +57,9 @@ static void rig_close(struct rig *rig) {
 
 static int count_upload(void *context, const struct kiln_content_ref *contents, char *const *keys, size_t count,
                         struct kiln_err *err) {
-    (void)err;
     struct rig *rig = context;
+    if (rig->without_store)
+        return kiln_fail(err, KILN_E_UNSUPPORTED, "store_unreachable: nobody there");
     for (size_t i = 0; i < count; i++) {
         assert_int_equal(contents[i].kind, KILN_CONTENT_PACK);
         assert_int_equal(strncmp(keys[i], "in/local/host/", 14), 0);
@@ -146,6 +148,23 @@ static void wanted_content_is_uploaded_then_the_result_comes(void **state) {
     assert_memory_equal(caller.verdict.envelope.data, "signed", 6);
     assert_int_equal(atomic_load(&rig.uploads), 1);
     kiln_verdict_release(&caller.verdict);
+    rig_close(&rig);
+}
+
+// The word that it begins with is what people count.
+static void an_upload_without_a_store_says_so(void **state) {
+    (void)state;
+    struct rig rig;
+    rig_open(&rig);
+    rig.without_store = true;
+    struct caller caller = {.rig = &rig, .tag = 1, .deadline_ms = SOON()};
+    pthread_t thread;
+    pthread_create(&thread, NULL, call, &caller);
+    struct kiln_content_ref wanted = {.kind = KILN_CONTENT_PACK, .size = 5};
+    answer(&rig, expect_job(&rig), &(struct kiln_answer){.status = KILN_ANSWER_WANTED, .contents = &wanted, .contents_count = 1});
+    pthread_join(thread, NULL);
+    assert_int_equal(caller.rc, KILN_E_UNSUPPORTED);
+    assert_string_equal(caller.err.text, "store_unreachable: nobody there");
     rig_close(&rig);
 }
 
@@ -314,6 +333,7 @@ static void an_answer_for_another_action_is_not_heard(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wanted_content_is_uploaded_then_the_result_comes),
+        cmocka_unit_test(an_upload_without_a_store_says_so),
         cmocka_unit_test(identical_actions_share_one_submission),
         cmocka_unit_test(a_restarted_verifier_gets_the_job_again),
         cmocka_unit_test(waiting_ends_at_the_deadline_and_when_given_up),
