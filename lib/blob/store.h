@@ -121,7 +121,8 @@ struct kiln_store_offer {
 int kiln_store_put_many(struct kiln_store *store, struct kiln_store_offer *offers, size_t count, struct kiln_err *err);
 // true: results travel as one bundle (lib/blob/bundle.h) instead of one object for each output, to save requests.
 bool kiln_store_wants_bundles(const struct kiln_store *store);
-// Makes it so: S3 stores are opened like that; a directory store on a slow file system, or in a test, may be.
+// Makes it so, in a test: S3 stores are opened like that. What is fetched must then be a copy that nobody else can write, which is not
+// so in a directory.
 void kiln_store_use_bundles(struct kiln_store *store);
 
 // Keys (heap, caller frees); NULL on exhausted memory or when a part is not one plain path component, which hostile
