@@ -126,7 +126,9 @@ static int take_lock(int parent, const char *name) {
 
 bool kiln_job_dir_is_held(const char *parent, const char *name) {
     kiln_autofd int dir = -1;
-    if (lock_parent(parent, &dir, NULL) || faccessat(dir, name, F_OK, AT_SYMLINK_NOFOLLOW))
+    if (lock_parent(parent, &dir, NULL))
+        return true;
+    if (faccessat(dir, name, F_OK, AT_SYMLINK_NOFOLLOW))
         return false;
     kiln_autofd int lock = take_lock(dir, name);
     return lock < 0;

@@ -19,7 +19,7 @@ void kiln_job_dir_remove(struct kiln_job_dir *job);
 int kiln_job_dir_open_gate(const struct kiln_job_dir *job, int *listener, struct kiln_err *err);
 int kiln_job_dir_close_gate(const struct kiln_job_dir *job, struct kiln_err *err);
 
-// Is the job of that name below `parent` at work? False also when there is none.
+// Is the job of that name below `parent` at work? False when there is none, true when that cannot be known.
 bool kiln_job_dir_is_held(const char *parent, const char *name);
 // Removes the directories below `parent` that nobody holds.
 int kiln_job_dir_sweep(const char *parent, struct kiln_err *err);

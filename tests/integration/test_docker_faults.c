@@ -4,7 +4,9 @@
 #include "tests/integration/sandbox_rig.h"
 
 #include <dirent.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <time.h>
 
 static char marker[40]; // an argument of this process's jobs
@@ -183,6 +185,63 @@ static void container_ended_by_somebody_else(void **state) {
     assert_int_equal(find_job(), 0);
 }
 
+static bool write_text(const char *path, const char *text) {
+    kiln_autofd int fd = open(path, O_WRONLY | O_CLOEXEC);
+    return fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+}
+
+// In mounts of its own, since anybody may make those; dockerd is not asked before.
+static bool mount_below(const char *source) {
+    char uid_map[48], gid_map[48];
+    snprintf(uid_map, sizeof uid_map, "%u %u 1", geteuid(), geteuid());
+    snprintf(gid_map, sizeof gid_map, "%u %u 1", getegid(), getegid());
+    kiln_autofree char *point = kiln_path_join(source, "below");
+    return unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0 && write_text("/proc/self/setgroups", "deny") &&
+           write_text("/proc/self/uid_map", uid_map) && write_text("/proc/self/gid_map", gid_map) &&
+           mkdir(point, 0755) == 0 && mount("none", point, "tmpfs", 0, NULL) == 0;
+}
+
+static void takes_no_source_with_a_mount_below(void **state) {
+    (void)state;
+    char source[] = "/tmp/kiln-test-XXXXXX";
+    assert_non_null(mkdtemp(source));
+    pid_t child = fork();
+    if (child == 0) {
+        if (!mount_below(source))
+            _exit(77);
+        rig_auto struct rig rig;
+        rig_init(&rig);
+        rig_bind(&rig, source, "/src");
+        rig_command(&rig, "/job", "hello", NULL);
+        int rc = rig_start(&rig);
+        if (rc != KILN_E_DENIED || !strstr(rig.err.text, "has a mount below it"))
+            fprintf(stderr, "%d: %s\n", rc, rig.err.text);
+        _exit(rc != KILN_E_DENIED || !strstr(rig.err.text, "has a mount below it"));
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(kiln_fs_remove_tree(AT_FDCWD, source, NULL), 0);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+        skip(); // a host without user namespaces
+    assert_int_equal(status, 0);
+}
+
+static void takes_no_layout_that_docker_would_change(void **state) {
+    (void)state;
+    static const char *const places[][2] = {{"/etc/extra", "docker has /etc for itself"},   {"/dev/extra", "docker has /dev for itself"},
+                                            {"/proc/extra", "docker has /proc for itself"}, {"/.kiln/init", "docker has /.kiln for itself"},
+                                            {"/lib/extra", "there is a link on its way"}};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        rig_auto struct rig rig;
+        rig_init(&rig);
+        rig_bind(&rig, RIG_JOB, places[i][0]);
+        rig_command(&rig, "/job", "hello", NULL);
+        int rc = rig_start(&rig);
+        if (rc != KILN_E_DENIED || !strstr(rig.err.text, places[i][1]))
+            fail_msg("%s: %d, \"%s\"", places[i][0], rc, rig.err.text);
+    }
+}
+
 static void takes_no_image_of_other_bytes(void **state) {
     (void)state;
     // Whoever may tag images may give ours another meaning; it is looked up by its name and taken by its bytes.
@@ -200,6 +259,8 @@ static int tests(void) {
     snprintf(marker, sizeof marker, "kiln-docker-%d", getpid());
     const struct CMUnitTest all[] = {
         cmocka_unit_test(notices_each_wall_that_docker_did_not_raise),
+        cmocka_unit_test(takes_no_layout_that_docker_would_change),
+        cmocka_unit_test(takes_no_source_with_a_mount_below),
         cmocka_unit_test(takes_no_image_of_other_bytes),
         cmocka_unit_test(says_that_nobody_is_there),
         cmocka_unit_test(waits_for_no_daemon_that_hangs),
