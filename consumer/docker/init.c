@@ -1,6 +1,6 @@
 // kiln-init: the first process of a job's container, and all that Docker is told to run there. Static, from the image.
 //
-// It takes its order through the gate (consumer/docker/gate.h), looks whether the walls stand, and runs the job as process 2,
+// It takes its order through the gate (consumer/docker/gate.h), looks whether the walls stand, and runs the job as a child,
 // as bubblewrap's init does, behind the filter of system calls. It ends when the job has ended and kiln-run-docker knows, or
 // when the gate closes, whoever died; with it, being init, ends everything in the container. The job cannot trace or stop it.
 #include <errno.h>

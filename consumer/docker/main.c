@@ -133,7 +133,8 @@ static int identify(struct run *run, struct kiln_err *err) {
     if (getsockopt(run->gate, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
         return kiln_fail_errno(err, KILN_E_IO, "asking who is at the gate");
     if (peer.pid <= 0)
-        return kiln_fail(err, KILN_E_DENIED, "dockerd's processes are not visible here: it must run on this host, not outside of a container around Kiln");
+        return kiln_fail(err, KILN_E_DENIED, "dockerd's processes are not visible here: it must run on this host, not outside of a "
+                                             "container around Kiln");
     run->init = pidfd_open(peer.pid, 0);
     if (run->init < 0)
         return kiln_fail_errno(err, KILN_E_IO, "the container's init");
@@ -191,7 +192,8 @@ static int check_directory(int dir, struct kiln_err *err) {
     if (fstatfs(dir, &fs) < 0 || fs.f_type != TMPFS_MAGIC || fstat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
         return kiln_fail(err, KILN_E_DENIED, "the container's directories are not what they should be");
     if (geteuid() != 0 && st.st_uid != geteuid())
-        return kiln_fail(err, KILN_E_DENIED, "this dockerd gives users other names (rootless or userns-remap): Kiln must run as root with it");
+        return kiln_fail(err, KILN_E_DENIED, "this dockerd gives users other names (rootless or userns-remap): Kiln must run as "
+                                             "root with it");
     return 0;
 }
 
@@ -324,7 +326,8 @@ static void conclude(struct run *run, bool over, bool ended, unsigned code) {
         kiln_ending_set(&run->report, KILN_END_BROKEN, 0, "the container does not end");
     }
     kiln_ending_by_texts(&run->report, run->text);
-    if (run->usage.oom_kills || (!ended && !run->report.end && kiln_container_ran_out_of_memory(&run->container, kiln_clock_ms() + KILL_MS)))
+    bool unknown = !ended && !run->report.end; // the kernel may have ended init too
+    if (run->usage.oom_kills || (unknown && kiln_container_ran_out_of_memory(&run->container, kiln_clock_ms() + KILL_MS)))
         kiln_ending_set(&run->report, KILN_END_MEMORY, 0, "used more memory than it may");
     if (ended && code)
         kiln_ending_by_space(&run->report, (const int[]){run->out_dir, run->tmp_dir}, 2);
@@ -434,8 +437,8 @@ static int usage(FILE *out, int status) {
 static int parse_options(int argc, char **argv, struct options *options) {
     static const struct option known[] = {
         {"socket", required_argument, NULL, 'd'}, {"dir", required_argument, NULL, 'D'}, {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'v'}, {"self-test", no_argument, NULL, 's'}, {"sweep", no_argument, NULL, 'S'}, {"limits", no_argument, NULL, 'l'},
-        {"probe", required_argument, NULL, 'p'}, {0}};
+        {"version", no_argument, NULL, 'v'}, {"self-test", no_argument, NULL, 's'}, {"sweep", no_argument, NULL, 'S'},
+        {"limits", no_argument, NULL, 'l'}, {"probe", required_argument, NULL, 'p'}, {0}};
     for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         if (option == 'h')
             return usage(stdout, EXIT_SUCCESS);
