@@ -1,6 +1,6 @@
-// The system calls of a job: the one table from which come the filter (compile.c), the page for people and Docker's profile
-// (describe.h). What the table does not name is answered ENOSYS, as by an older kernel, so that calls of future kernels are
-// refused before anybody has heard of them; calls of a foreign architecture kill the process.
+// The system calls of a job: the one table from which come the filter (compile.c) and the page for people (describe.h). What
+// the table does not name is answered ENOSYS, as by an older kernel, so that calls of future kernels are refused before anybody
+// has heard of them; calls of a foreign architecture kill the process.
 //
 // A changed table is another sandbox: its digest is in KILN_PROFILE (lib/core/profile.h), hence in every key, and the build
 // stops while the two differ.

@@ -2,7 +2,7 @@
 //
 //   kiln-calls filter   C source of the filters that kiln-run holds (consumer/run/filter.h); fails when KILN_PROFILE is not this
 //                       table's
-//   kiln-calls page     the table for people; kiln-calls docker  Docker's profile; kiln-calls profile  what KILN_PROFILE must be
+//   kiln-calls page     the table for people; kiln-calls profile  what KILN_PROFILE must be
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
@@ -225,7 +225,7 @@ int main(int argc, char **argv) {
     static const struct {
         const char *name;
         int (*make)(struct kiln_buf *out, struct kiln_err *err);
-    } products[] = {{"filter", make_source}, {"page", kiln_calls_page}, {"docker", kiln_calls_docker}, {"profile", make_profile}};
+    } products[] = {{"filter", make_source}, {"page", kiln_calls_page}, {"profile", make_profile}};
     for (size_t i = 0; argc == 2 && i < sizeof products / sizeof *products; i++) {
         if (strcmp(argv[1], products[i].name))
             continue;
@@ -236,6 +236,6 @@ int main(int argc, char **argv) {
         fprintf(stderr, "kiln-calls: %s\n", err.text);
         return EXIT_FAILURE;
     }
-    fputs("usage: kiln-calls filter|page|docker|profile\n", stderr);
+    fputs("usage: kiln-calls filter|page|profile\n", stderr);
     return 2;
 }

@@ -41,10 +41,10 @@ int kiln_calls_page(struct kiln_buf *out, struct kiln_err *err) {
         *(kiln_calls[i].refusal ? &refused : &allowed) += count_names(kiln_calls[i].calls);
     kiln_buf_addf(out,
                   "# System calls of a job\n\n"
-                  "Made from `consumer/policy/calls.c` by `kiln-calls page`; a test compares. The same table is the filter of "
-                  "bubblewrap's sandbox and\nDocker's profile (`kiln-calls docker`), and its digest is part of every key. %zu calls "
-                  "are allowed, %zu refused with an answer that says why;\nall others, also those of kernels to come, are answered "
-                  "%s. A call of a foreign architecture (`int 0x80`, x32) kills the process.\n\n"
+                  "Made from `consumer/policy/calls.c` by `kiln-calls page`; a test compares. The same table is the filter of all jobs, "
+                  "behind\nbubblewrap and in containers, and its digest is part of every key. %zu calls are allowed, %zu refused "
+                  "with an answer that says why;\nall others, also those of kernels to come, are answered %s. A call of a foreign "
+                  "architecture (`int 0x80`, x32) kills the process.\n\n"
                   "| allowed | when | needed by | what for |\n|---|---|---|---|\n",
                   allowed, refused, strerrorname_np(DEFAULT_ANSWER));
     for (size_t i = 0; i < kiln_calls_count; i++)
@@ -58,39 +58,4 @@ int kiln_calls_page(struct kiln_buf *out, struct kiln_err *err) {
                        "repeatable\nbytes), `clone3`, `io_uring_*`, `openat2`, `fchmodat2`, `memfd_create`, `seccomp`, `open_by_handle_at`, shared memory and "
                        "queues of System V,\n`inotify_*`, `fanotify_*`, `sync`.\n", strerrorname_np(DEFAULT_ANSWER));
     return kiln_buf_check(out, "page of system calls", err);
-}
-
-static void add_docker_names(struct kiln_buf *out, const char *calls) {
-    kiln_buf_add_str(out, "{\"names\": [\"");
-    for (; *calls; calls++)
-        kiln_buf_addf(out, *calls == ' ' ? "\", \"" : "%c", *calls);
-    kiln_buf_add_str(out, "\"], ");
-}
-
-static void add_docker_rule(struct kiln_buf *out, const struct kiln_call_rule *rule) {
-    if (rule->refusal) {
-        add_docker_names(out, rule->calls);
-        kiln_buf_addf(out, "\"action\": \"SCMP_ACT_ERRNO\", \"errnoRet\": %d},\n", rule->refusal);
-        return;
-    }
-    // One entry for each test: within one they would all have to pass.
-    for (size_t i = 0; i < (rule->tests_count ? rule->tests_count : 1); i++) {
-        add_docker_names(out, rule->calls);
-        kiln_buf_add_str(out, "\"action\": \"SCMP_ACT_ALLOW\"");
-        if (rule->tests_count)
-            kiln_buf_addf(out, ", \"args\": [{\"index\": %u, \"op\": \"SCMP_CMP_MASKED_EQ\", \"value\": %" PRIu64
-                               ", \"valueTwo\": %" PRIu64 "}]",
-                          rule->tests[i].argument, rule->tests[i].mask, rule->tests[i].value);
-        kiln_buf_add_str(out, "},\n");
-    }
-}
-
-int kiln_calls_docker(struct kiln_buf *out, struct kiln_err *err) {
-    kiln_buf_addf(out, "{\"defaultAction\": \"SCMP_ACT_ERRNO\", \"defaultErrnoRet\": %d,\n\"syscalls\": [\n", DEFAULT_ANSWER);
-    for (size_t i = 0; i < kiln_calls_count; i++)
-        add_docker_rule(out, &kiln_calls[i]);
-    // Daemons that do not know defaultErrnoRet would answer EPERM, and C libraries fall back from ENOSYS only.
-    kiln_buf_addf(out, "{\"names\": [\"clone3\", \"getrandom\"], \"action\": \"SCMP_ACT_ERRNO\", \"errnoRet\": %d}\n]}\n",
-                  DEFAULT_ANSWER);
-    return kiln_buf_check(out, "Docker's profile", err);
 }

@@ -7,5 +7,3 @@
 int kiln_calls_canonical(struct kiln_buf *out, struct kiln_err *err);
 // consumer/policy/README.md.
 int kiln_calls_page(struct kiln_buf *out, struct kiln_err *err);
-// A profile for `docker run --security-opt seccomp=FILE`.
-int kiln_calls_docker(struct kiln_buf *out, struct kiln_err *err);

@@ -7,7 +7,6 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <linux/audit.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -231,36 +230,10 @@ static void page_is_the_tables(void **state) {
     kiln_buf_release(&file);
 }
 
-static void docker_gets_the_same(void **state) {
-    (void)state;
-    struct kiln_buf text = KILN_BUF_INIT(1u << 20);
-    assert_int_equal(kiln_calls_docker(&text, NULL), 0);
-    json_error_t error;
-    json_t *profile = json_loads(kiln_buf_text(&text), 0, &error), *rule;
-    if (!profile)
-        fail_msg("line %d: %s", error.line, error.text);
-    assert_string_equal(json_string_value(json_object_get(profile, "defaultAction")), "SCMP_ACT_ERRNO");
-    assert_int_equal(json_integer_value(json_object_get(profile, "defaultErrnoRet")), ENOSYS);
-    size_t at, allowed = 0, entries = 1; // one for the calls that are answered ENOSYS by older daemons too
-    json_array_foreach(json_object_get(profile, "syscalls"), at, rule)
-        allowed += !strcmp(json_string_value(json_object_get(rule, "action")), "SCMP_ACT_ALLOW");
-    size_t allowed_of_table = 0;
-    for (size_t i = 0; i < kiln_calls_count; i++) {
-        size_t tests = kiln_calls[i].tests_count ? kiln_calls[i].tests_count : 1;
-        entries += tests;
-        allowed_of_table += kiln_calls[i].refusal ? 0 : tests;
-    }
-    assert_int_equal(json_array_size(json_object_get(profile, "syscalls")), entries);
-    assert_int_equal(allowed, allowed_of_table);
-    json_decref(profile);
-    kiln_buf_release(&text);
-}
-
 int main(void) {
     const struct CMUnitTest all[] = {
         cmocka_unit_test(answers_as_the_table_says), cmocka_unit_test(a_watched_job_gets_the_same), cmocka_unit_test(watches_who_asks),
-        cmocka_unit_test(is_sealed),           cmocka_unit_test(each_rule_is_whole),
-        cmocka_unit_test(page_is_the_tables),        cmocka_unit_test(docker_gets_the_same),
+        cmocka_unit_test(is_sealed), cmocka_unit_test(each_rule_is_whole), cmocka_unit_test(page_is_the_tables),
     };
     return cmocka_run_group_tests(all, NULL, NULL);
 }
