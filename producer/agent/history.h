@@ -9,7 +9,7 @@
 #include "producer/agent/l0.h"
 
 #define KILN_HISTORY_MAX 16u
-#define KILN_HISTORY_LEAST_MS 2000u
+#define KILN_HISTORY_LEAST_MS 2500u
 
 // What is kept of a kind: big-endian milliseconds, oldest first.
 struct kiln_history {

@@ -8,10 +8,13 @@
 #include "lib/base/fs.h"
 #include "lib/base/path.h"
 #include "lib/bus/bus_kafka.h"
+#include "producer/agent/history.h"
 
 // A verifier accepts within milliseconds; one that died is followed by another after its session (6 s), which costs the units
 // of that while, and no more of them, a local compile.
 #define SILENCE_MS 2000u
+// Else quick units would be called late, one after the other, where nobody is there to answer.
+_Static_assert(SILENCE_MS + 500 <= KILN_HISTORY_LEAST_MS, "a silent fleet is found out before a unit is late");
 
 struct kiln_membership {
     struct kiln_fleet *fleet;
