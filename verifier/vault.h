@@ -53,8 +53,9 @@ struct kiln_vault_source {
     char *const *keys;                  // result->outputs[i] lies under keys[i] in quarantine
     const struct kiln_harvest *harvest; // instead, with a store that wants bundles: fetched for this result
 };
-// Takes the outputs, fills times and bundle of the result, signs and publishes it; scope and generation are the result's. KILN_E_CORRUPT: an output is not there, or not what was said of it, or
-// nobody may use such a result (an executor that is revoked); nothing is published then. KILN_E_INVAL: not of a result's form.
+// Takes the outputs, fills times and bundle of the result, signs and publishes it; scope and generation are the result's.
+// KILN_E_CORRUPT: an output is not there, or not what was said of it, or nobody may use such a result (an executor that is
+// revoked); nothing is published then. KILN_E_INVAL: not of a result's form.
 int kiln_vault_store(const struct kiln_vault *vault, uint64_t now_ms, struct kiln_result *result,
                      const struct kiln_vault_source *source, struct kiln_vault_entry *entry, struct kiln_err *err);
 // With a store that wants bundles: the libraries of a stored result become inputs of its scope.

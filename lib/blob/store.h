@@ -93,7 +93,7 @@ int kiln_store_pair_pointer(struct kiln_store *store, const struct kiln_store_pa
 bool kiln_store_pointer_is_listed(struct kiln_store *store, const char *key);
 // Verifier: all versions of a pointer, oldest first (delete markers left out), until visit gives non-zero, which is returned.
 // At most KILN_POINTER_VERSIONS_MAX, the oldest. On S3 also left out: versions that are not under a COMPLIANCE lock now, and those larger
-// than a pointer. One that cannot be read fails the call (it may be the first). No version: 0.
+// than a pointer, and those whose bytes the server has lost. Another that cannot be read fails the call (it may be the first). No version: 0.
 #define KILN_POINTER_VERSIONS_MAX 64u
 #define KILN_POINTER_BYTES_MAX (2u << 20)
 int kiln_store_pointer_versions(struct kiln_store *store, const char *key,

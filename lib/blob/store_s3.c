@@ -119,19 +119,26 @@ static int store_open(struct kiln_store *store, enum kiln_space space, const cha
     return 0;
 }
 
+// *lost: the server has it, and not its bytes any more; the call fails with KILN_E_CORRUPT then.
+static int run_get(struct kiln_s3_client *client, struct kiln_s3_exchange *exchange, const struct kiln_pin *pin, bool *lost,
+                   struct kiln_err *err) {
+    struct kiln_err why = {0};
+    int asked = kiln_s3_run_one(client, exchange, &why);
+    int rc = asked ? kiln_s3_judge_refused(client, exchange, pin, &why) : 0;
+    *lost = asked != rc;
+    if (rc && err)
+        *err = why;
+    return rc;
+}
+
 static int store_read(struct kiln_store *store, enum kiln_space space, const char *key, struct kiln_buf *out, struct kiln_err *err) {
     struct store_s3 *s3 = s3_of(store);
     struct kiln_s3_exchange exchange;
-    struct kiln_err why = {0};
     kiln_s3_exchange_init(&exchange, "GET", space, key);
     exchange.sink = KILN_S3_SINK_BYTES;
     exchange.max_bytes = out->max - out->len;
-    int rc = kiln_s3_run_one(s3->client, &exchange, &why);
-    if (rc) {
-        rc = kiln_s3_judge_refused(s3->client, &exchange, NULL, &why);
-        if (err)
-            *err = why;
-    }
+    bool lost;
+    int rc = run_get(s3->client, &exchange, NULL, &lost, err);
     if (rc == 0 && !exchange.has_size)
         rc = kiln_fail(err, KILN_E_CORRUPT, "length: the server does not say how long the object is");
     if (rc == 0)
@@ -363,14 +370,10 @@ static int read_version(struct kiln_s3_client *client, const char *key, const st
     kiln_s3_add_query(&exchange, "versionId", pin->text);
     exchange.sink = KILN_S3_SINK_BYTES;
     exchange.max_bytes = KILN_POINTER_BYTES_MAX;
-    struct kiln_err why = {0};
-    int rc = kiln_s3_run_one(client, &exchange, &why);
-    if (rc)
-        rc = kiln_s3_judge_refused(client, &exchange, pin, &why);
-    if (rc == KILN_E_CORRUPT)
+    bool lost;
+    int rc = run_get(client, &exchange, pin, &lost, err);
+    if (lost)
         rc = KILN_E_NOTFOUND;
-    else if (rc && err)
-        *err = why;
     if (rc == 0)
         rc = kiln_s3_check_version(&exchange, pin, err);
     *counts = rc == 0 && kiln_s3_check_lock(&exchange, 0, NULL) == 0;

@@ -15,7 +15,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "consumer/executor/settings.h"
@@ -34,6 +33,7 @@
 #include "lib/wire/attested.h"
 #include "producer/agent/settings.h"
 #include "producer/agent/submit.h"
+#include "tests/bench/times.h"
 
 #define WAIT_MS 60000u
 #define RLIB_BYTES 100000u
@@ -289,12 +289,6 @@ static int upload(void *context, const struct kiln_content_ref *contents, char *
     return 0;
 }
 
-static double now_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
-}
-
 static int submit_one(struct round *round, struct one *one) {
     struct kiln_err err = {0};
     void *both[] = {round->store, one};
@@ -302,9 +296,9 @@ static int submit_one(struct round *round, struct one *one) {
         .action_digest = one->digest, .action = one->action.data, .action_len = one->action.len, .contents = &one->content,
         .contents_count = 1, .build_id = "", .scope = round->tenant, .upload = upload, .context = both};
     struct kiln_verdict verdict = {0};
-    double begin = now_ms();
+    double begin = bench_now_ms();
     int rc = kiln_submit(round->submitter, &submission, kiln_clock_ms() + WAIT_MS, &verdict, &err);
-    one->took_ms = now_ms() - begin;
+    one->took_ms = bench_now_ms() - begin;
     if (!rc && verdict.status != KILN_ANSWER_RESULT)
         rc = kiln_fail(&err, KILN_E_IO, "no result: %s", verdict.reason ? verdict.reason : "");
     kiln_verdict_release(&verdict);
@@ -340,7 +334,7 @@ static int prepare(struct round *round, const char *dir, bool fresh, uint64_t sa
 static int fly(struct round *round, unsigned threads) {
     pthread_t ids[64];
     unsigned started = 0;
-    double begin = now_ms();
+    double begin = bench_now_ms();
     round->next = 0;
     while (started < threads && pthread_create(&ids[started], NULL, submit_some, round) == 0)
         started++;
@@ -348,7 +342,7 @@ static int fly(struct round *round, unsigned threads) {
         pthread_join(ids[i], NULL);
     if (round->failed || !started)
         return 1;
-    printf("{\"wall_ms\": %.3f, \"ms\": [", now_ms() - begin);
+    printf("{\"wall_ms\": %.3f, \"ms\": [", bench_now_ms() - begin);
     for (size_t i = 0; i < round->count; i++)
         printf("%s%.3f", i ? ", " : "", round->all[i].took_ms);
     printf("]}\n");

@@ -7,16 +7,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "consumer/run/client.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/fs.h"
+#include "tests/bench/times.h"
 
 #define ROUNDS 100
 #define COMPILES_PER_ROUNDS 4 // a compile in every fourth round
@@ -34,19 +33,6 @@ struct bench {
     size_t counts[SERIES];
 };
 
-static double now_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
-}
-
-// Of all children that were waited for; on a busy machine it says more than the clock.
-static double children_cpu_ms(void) {
-    struct rusage usage;
-    getrusage(RUSAGE_CHILDREN, &usage);
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1e3 + (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e3;
-}
-
 static void note(struct bench *bench, enum series series, double ms) { bench->times[series][bench->counts[series]++] = ms; }
 
 static int fail(const char *what, const char *why) {
@@ -59,13 +45,13 @@ static int run_bare(struct bench *bench, enum series series, char *const argv[])
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-    double started = now_ms();
+    double started = bench_now_ms();
     pid_t pid;
     int status, rc = posix_spawn(&pid, argv[0], &actions, NULL, argv, env);
     posix_spawn_file_actions_destroy(&actions);
     if (rc || waitpid(pid, &status, 0) != pid || status)
         return fail(argv[0], rc ? strerror(rc) : "did not end well");
-    note(bench, series, now_ms() - started);
+    note(bench, series, bench_now_ms() - started);
     return 0;
 }
 
@@ -85,12 +71,12 @@ static int run_inside(struct bench *bench, enum series walls, enum series whole,
     struct kiln_run_session session = KILN_RUN_SESSION_INIT;
     struct kiln_run_report report = {0};
     struct kiln_err err = {0};
-    double started = now_ms();
+    double started = bench_now_ms();
     int rc = kiln_run_start(&options, &spec, &session, &err);
-    double standing = now_ms();
+    double standing = bench_now_ms();
     if (rc == 0)
         rc = kiln_run_wait(&session, kiln_clock_ms() + 60000, &report, &err);
-    double ended = now_ms();
+    double ended = bench_now_ms();
     if (rc == 0 && (report.end != KILN_END_EXIT || report.value))
         rc = fail(argv[0], report.text);
     else if (rc)
@@ -118,11 +104,11 @@ static int run_round(struct bench *bench, size_t round) {
     char *nothing[] = {(char *)"/usr/bin/true", NULL};
     char *version[] = {bench->rustc, (char *)"-V", NULL};
     int rc = run_bare(bench, TRUE_BARE, nothing);
-    double cpu_ms = children_cpu_ms();
+    double cpu_ms = bench_children_cpu_ms();
     if (rc == 0)
         rc = run_inside(bench, TRUE_WALLS, TRUE_WHOLE, nothing, 1);
     if (rc == 0)
-        note(bench, TRUE_CPU, children_cpu_ms() - cpu_ms);
+        note(bench, TRUE_CPU, bench_children_cpu_ms() - cpu_ms);
     if (rc == 0)
         rc = run_bare(bench, VERSION_BARE, version);
     if (rc == 0 && round % COMPILES_PER_ROUNDS == 0)
@@ -130,16 +116,11 @@ static int run_round(struct bench *bench, size_t round) {
     return rc;
 }
 
-static int by_size(const void *a, const void *b) {
-    const double *left = a, *right = b;
-    return (*left > *right) - (*left < *right);
-}
-
 static double middle(const struct bench *bench, enum series series) { return bench->times[series][bench->counts[series] / 2]; }
 
 static void print(const struct bench *bench) {
     for (int i = 0; i < SERIES; i++)
-        qsort(bench->times[i], bench->counts[i], sizeof(double), by_size);
+        qsort(bench->times[i], bench->counts[i], sizeof(double), bench_by_value);
     double start_ms = middle(bench, TRUE_WHOLE) - middle(bench, TRUE_BARE);
     double ratio = middle(bench, COMPILE_WHOLE) / middle(bench, COMPILE_BARE);
     printf("{\"start_ms\": %.2f, \"compile_ratio\": %.3f, \"compile_ratio_of_minima\": %.3f", start_ms, ratio,

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <time.h>
 
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
@@ -17,6 +16,7 @@
 #include "lib/base/log.h"
 #include "lib/blob/scratch.h"
 #include "lib/fleet/fleet.h"
+#include "tests/bench/times.h"
 
 #define COUNT_MAX 100000u
 #define BYTES_MAX (16u << 20)
@@ -30,12 +30,6 @@ struct bench {
     int fd;                  // what is put
     uint64_t size;
 };
-
-static double now_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
-}
 
 // Fresh bytes that do not compress, and their digest.
 static int prepare(struct bench *bench, size_t bytes, struct kiln_err *err) {
@@ -117,12 +111,12 @@ static int run(struct bench *bench, struct kiln_err *err) {
         printf("{\"ms\": [");
         for (size_t i = 0; i < count; i++) {
             int rc = prepare(bench, bytes, err);
-            double begin = now_ms();
+            double begin = bench_now_ms();
             if (!rc)
                 rc = operate(bench, operation, err);
             if (rc)
                 return rc;
-            printf("%s%.3f", i ? ", " : "", now_ms() - begin);
+            printf("%s%.3f", i ? ", " : "", bench_now_ms() - begin);
             if (!strcmp(operation, "plain"))
                 bench->last = bench->salt;
         }

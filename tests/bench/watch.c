@@ -7,9 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "consumer/preload/observe.h"
@@ -20,6 +18,7 @@
 #include "lib/base/path.h"
 #include "lib/base/proc.h"
 #include "lib/rustc/paths.h"
+#include "tests/bench/times.h"
 
 #define ROUNDS_MAX 200
 #define FUNCTIONS 60 // of five lines
@@ -33,20 +32,6 @@ struct bench {
     char dir[64];
     int sources;
 };
-
-static double now_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
-}
-
-// Of all processes that have been waited for, which a job's own are not; a busy machine changes it little.
-static double cpu_ms(void) {
-    struct rusage usage;
-    getrusage(RUSAGE_CHILDREN, &usage);
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1e3 +
-           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e3;
-}
 
 static void stop(const char *what, const struct kiln_err *err) {
     fprintf(stderr, "kiln-bench-watch: %s: %s\n", what, err->text);
@@ -123,18 +108,13 @@ static void compile_in_sandbox(const struct bench *bench, int watch) {
 
 static void run_arm(const struct bench *bench, enum arm arm, const char *rustc, double *time, double *cpu) {
     kiln_autofd int watch = arm == WATCHED ? memfd_create("watch", MFD_CLOEXEC) : -1;
-    double start = now_ms(), cpu_start = cpu_ms();
+    double start = bench_now_ms(), cpu_start = bench_children_cpu_ms();
     if (arm == BARE)
         compile_bare(bench, rustc);
     else
         compile_in_sandbox(bench, watch);
-    *time = now_ms() - start;
-    *cpu = cpu_ms() - cpu_start;
-}
-
-static int by_value(const void *a, const void *b) {
-    double left = *(const double *)a, right = *(const double *)b;
-    return (left > right) - (left < right);
+    *time = bench_now_ms() - start;
+    *cpu = bench_children_cpu_ms() - cpu_start;
 }
 
 int main(int argc, char **argv) {
@@ -153,8 +133,8 @@ int main(int argc, char **argv) {
             run_arm(&bench, (enum arm)arm, rustc, &times[arm][round], &cpus[arm][round]);
     for (int arm = 0; arm < ARMS; arm++) {
         double *time = times[arm] + 1, *cpu = cpus[arm] + 1;
-        qsort(time, (size_t)rounds, sizeof *time, by_value);
-        qsort(cpu, (size_t)rounds, sizeof *cpu, by_value);
+        qsort(time, (size_t)rounds, sizeof *time, bench_by_value);
+        qsort(cpu, (size_t)rounds, sizeof *cpu, bench_by_value);
         printf("%-17s min %7.1f  median %7.1f ms; processors: min %7.1f  median %7.1f ms\n", names[arm], time[0], time[rounds / 2],
                cpu[0], cpu[rounds / 2]);
     }

@@ -33,3 +33,17 @@ static inline bool find_sysroot(const char *dir) {
     snprintf(sysroot, sizeof sysroot, "%s/sysroot", dir);
     return shell(kiln_buf_text(&line), &out);
 }
+
+// For main: the tests with a sysroot, as root and as an ordinary user.
+static inline int rig_both_with_sysroot(int (*tests)(void)) {
+    char dir[] = "/tmp/kiln-sandbox-XXXXXX";
+    if (!mkdtemp(dir) || chmod(dir, 0755))
+        return 1;
+    int failed = 77;
+    if (find_sysroot(dir))
+        failed = rig_both(tests);
+    else
+        fprintf(stderr, "skipped: rustc is not in PATH\n");
+    kiln_fs_remove_tree(AT_FDCWD, dir, NULL);
+    return failed;
+}

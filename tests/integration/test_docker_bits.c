@@ -95,15 +95,4 @@ static int tests(void) {
     return failed;
 }
 
-int main(void) {
-    char dir[] = "/tmp/kiln-sandbox-XXXXXX";
-    if (!mkdtemp(dir) || chmod(dir, 0755))
-        return 1;
-    int failed = 77;
-    if (find_sysroot(dir))
-        failed = rig_both(tests);
-    else
-        fprintf(stderr, "skipped: rustc is not in PATH\n");
-    kiln_fs_remove_tree(AT_FDCWD, dir, NULL);
-    return failed;
-}
+int main(void) { return rig_both_with_sysroot(tests); }
